@@ -1,0 +1,306 @@
+"""The examples of a run: what went in, what it is called, which split it belongs to, how it is shown.
+
+The same type is made from arrays or a torch data set before a run is computed, and read from the run file
+afterwards; then `inputs` is a column that reads only the rows asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.errors import ExamplesError
+
+Array = npt.NDArray[Any]
+Kind = Literal["image", "signal", "tokens", "vector", "text"]
+
+
+class Column(Protocol):
+    """An array, or a data set of a file that reads what is indexed: all that a reader needs of either."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Modality:
+    """How one input is shown.
+
+    `kind` is image (`shape` = channels, height, width), signal (channels, length), tokens (positions,),
+    vector (entries,) or text, which prints whatever it is. `shape` may differ from the shape the network takes
+    as long as the number of entries agrees: a flat vector of 64 can be shown as an image (1, 8, 8).
+    `low` and `high` are the values drawn as black and white, for images and signals; None takes each example's own.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ExamplesError(
+                f"A modality is one of {', '.join(get_args(Kind))}, not '{self.kind}'; choose one of them."
+            )
+        wanted = {"image": 3, "signal": 2, "tokens": 1, "vector": 1}.get(self.kind)
+        if wanted is not None and len(self.shape) != wanted:
+            names = {3: "(channels, height, width)", 2: "(channels, length)", 1: "(entries,)"}[wanted]
+            raise ExamplesError(
+                f"A modality '{self.kind}' needs a shape {names}, but {self.shape} came; give it in full."
+            )
+
+    @staticmethod
+    def infer(inputs: Column) -> Modality:
+        """The modality that the shape of the inputs suggests: (n, C, H, W) image, (n, C, L) signal,
+        (n, T) of integers tokens, (n, d) vector, anything else text."""
+        shape = tuple(int(size) for size in inputs.shape[1:])
+        if np.issubdtype(inputs.dtype, np.integer) and len(shape) == 1:
+            return Modality("tokens", shape)
+        kinds: dict[int, Kind] = {3: "image", 2: "signal", 1: "vector"}
+        return Modality(kinds.get(len(shape), "text"), shape)
+
+
+def _named(ids: Array, chosen: Array) -> str:
+    shown = ", ".join(str(i) for i in ids[chosen][:3])
+    return shown + (", ..." if np.count_nonzero(chosen) > 3 else "")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n examples with ids, and with targets, a split, class names or a vocabulary where there are any.
+
+    ids (n,) unique integers or strings; inputs (n, ...); targets (n,) integer class labels, or (n,) or (n, c)
+    real values; training (n,) bool, or None where there is no split. Made by `from_arrays` or `from_dataset`.
+    """
+
+    ids: Array
+    inputs: Column
+    modality: Modality
+    targets: Array | None = None
+    training: npt.NDArray[np.bool_] | None = None
+    class_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        inputs: Any,
+        targets: Any = None,
+        *,
+        ids: Any = None,
+        split: Any = None,
+        modality: Modality | Kind | None = None,
+        class_names: Sequence[str] = (),
+        vocabulary: Sequence[str] = (),
+    ) -> Examples:
+        """Check and gather arrays (or CPU tensors) into an example set.
+
+        split: (n,) of bool, True for training, or of the words "train" and "held-out".
+        Raises ExamplesError, in one sentence, for whatever does not fit.
+        """
+        array = _array(inputs, "inputs")
+        if array.ndim < 2 or array.shape[0] == 0 or array[0].size == 0:
+            raise ExamplesError(
+                f"Inputs need the shape (n, ...) with at least one example and one entry, but {array.shape} came; "
+                "give one row per example."
+            )
+        n = array.shape[0]
+        id_array = np.arange(n) if ids is None else _ids(ids, n)
+        if np.issubdtype(array.dtype, np.inexact):
+            bad = ~np.isfinite(array).reshape(n, -1).all(axis=1)
+            if bad.any():
+                raise ExamplesError(
+                    f"Inputs must be finite, but {np.count_nonzero(bad)} of {n} examples hold NaN or infinity "
+                    f"(ids {_named(id_array, bad)}); fill or drop them first."
+                )
+        return cls(
+            ids=id_array,
+            inputs=array,
+            modality=_modality(modality, array),
+            targets=None if targets is None else _targets(targets, n, id_array, class_names),
+            training=None if split is None else _split(split, n),
+            class_names=tuple(str(name) for name in class_names),
+            vocabulary=tuple(str(token) for token in vocabulary),
+        )
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, **settings: Any) -> Examples:
+        """Gather a torch Dataset (anything with a length whose items are inputs or (input, target) pairs).
+
+        `settings` are those of `from_arrays` other than inputs and targets.
+        """
+        try:
+            items = [dataset[i] for i in range(len(dataset))]
+        except TypeError as error:
+            raise ExamplesError(
+                f"A data set needs a length and items by index, but {type(dataset).__name__} has not ({error}); "
+                "give a map-style data set or arrays."
+            ) from None
+        if not items:
+            raise ExamplesError("A data set needs at least one example, but it is empty; give one that is not.")
+        paired = isinstance(items[0], tuple | list)
+        if paired and any(len(item) != 2 for item in items):
+            raise ExamplesError(
+                f"Items of a data set are inputs or (input, target) pairs, but one of {len(items[0])} parts came; "
+                "wrap the data set so that it gives pairs."
+            )
+        inputs = [np.asarray(item[0] if paired else item) for item in items]
+        shapes = {array.shape for array in inputs}
+        if len(shapes) > 1:
+            raise ExamplesError(
+                f"All inputs need one shape, but {len(shapes)} came ({', '.join(str(s) for s in sorted(shapes)[:3])}); "
+                "resize or pad them first."
+            )
+        targets = [np.asarray(item[1]) for item in items] if paired else None
+        return cls.from_arrays(np.stack(inputs), None if targets is None else np.stack(targets), **settings)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Class labels (n,), or None where targets are absent or real values."""
+        if self.targets is None or self.targets.ndim != 1 or not np.issubdtype(self.targets.dtype, np.integer):
+            return None
+        return self.targets.astype(np.int64)
+
+    @property
+    def fitting(self) -> npt.NDArray[np.int64]:
+        """Positions on which bases are fitted: the training examples, or all where there is no split."""
+        return np.arange(len(self)) if self.training is None else np.flatnonzero(self.training)
+
+    @cached_property
+    def duplicate_group(self) -> npt.NDArray[np.int32]:
+        """(n,) position of the first example with the very same input; its own position when there is none."""
+        first: dict[bytes, int] = {}
+        groups = np.empty(len(self), dtype=np.int32)
+        for position in range(len(self)):
+            digest = hashlib.sha256(np.ascontiguousarray(self.inputs[position]).tobytes()).digest()
+            groups[position] = first.setdefault(digest, position)
+        return groups
+
+    def position_of(self, example_id: str | int) -> int:
+        """Position of the example with this id; raises ExamplesError when there is none."""
+        found = np.flatnonzero(self.ids.astype(str) == str(example_id))
+        if len(found) == 0:
+            raise ExamplesError(f"No example has the id '{example_id}'; ids run from {self.ids[0]} to {self.ids[-1]}.")
+        return int(found[0])
+
+    def class_name(self, label: int) -> str:
+        """Name of a class, or its number where classes have no names."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def split_name(self, position: int) -> str:
+        """'training' or 'held-out', or '' where there is no split."""
+        if self.training is None:
+            return ""
+        return "training" if self.training[position] else "held-out"
+
+    def digest(self) -> str:
+        """sha256 over everything that shapes a result: ids, inputs, targets, split, names, modality."""
+        sha = hashlib.sha256()
+        for array in (self.ids.astype(str).astype("U"), self.inputs, self.targets, self.training):
+            if array is not None:
+                data = np.ascontiguousarray(array)
+                sha.update(f"{data.dtype.str}{data.shape}".encode() + data.tobytes())
+        sha.update(repr((self.class_names, self.vocabulary, asdict(self.modality))).encode())
+        return sha.hexdigest()
+
+
+def _array(values: Any, what: str) -> Array:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ExamplesError(f"The {what} must form one array, but they do not ({error}); give equal shapes.") from None
+    if array.dtype == object:
+        raise ExamplesError(f"The {what} must form one array of numbers, but objects came; give equal shapes.")
+    return array
+
+
+def _ids(ids: Any, n: int) -> Array:
+    array = _array(ids, "ids")
+    if not (np.issubdtype(array.dtype, np.integer) or array.dtype.kind == "U"):
+        raise ExamplesError(f"Ids are integers or strings, but {array.dtype} came; convert them first.")
+    if array.shape != (n,):
+        raise ExamplesError(f"There must be one id for each of {n} examples, but the shape {array.shape} came.")
+    unique, counts = np.unique(array, return_counts=True)
+    if len(unique) < n:
+        raise ExamplesError(
+            f"Ids must be unique, but {np.count_nonzero(counts > 1)} occur more than once "
+            f"(such as {unique[counts > 1][0]}); give each example its own."
+        )
+    return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+
+
+def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Array:
+    array = _array(targets, "targets")
+    if array.shape[:1] != (n,) or array.ndim > 2 or array.dtype.kind not in "iufb":
+        raise ExamplesError(
+            f"Targets are numbers of shape ({n},) or ({n}, c), but {array.dtype} of shape {array.shape} came; "
+            "give one label, or one row of values, per example."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = ~np.isfinite(array).reshape(n, -1).all(axis=1)
+        raise ExamplesError(
+            f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {_named(ids, bad)}); fill or drop them."
+        )
+    if array.dtype.kind in "iub" and array.ndim == 1:
+        array = array.astype(np.int64)
+        outside = (array < 0) | ((array >= len(class_names)) if class_names else False)
+        if outside.any():
+            limit = f"0 to {len(class_names) - 1}" if class_names else "0 or more"
+            raise ExamplesError(
+                f"Class labels must be {limit}, but {np.count_nonzero(outside)} are not "
+                f"(such as {array[outside][0]} at id {ids[outside][0]}); relabel the data."
+            )
+    return array
+
+
+def _split(split: Any, n: int) -> npt.NDArray[np.bool_]:
+    array = _array(split, "split")
+    if array.shape != (n,):
+        raise ExamplesError(f"The split needs one entry for each of {n} examples, but the shape {array.shape} came.")
+    if array.dtype == bool:
+        training = array
+    else:
+        words = {str(word) for word in np.unique(array)}
+        if unknown := sorted(words - {"train", "training", "held-out", "test"}):
+            raise ExamplesError(f"A split says 'train' or 'held-out' (or is boolean), but '{unknown[0]}' came.")
+        training = np.isin(array.astype(str), ["train", "training"])
+    if not training.any():
+        raise ExamplesError(
+            "A split needs at least one training example, but it has none; leave the split out instead."
+        )
+    return training
+
+
+def _modality(modality: Modality | Kind | None, inputs: Array) -> Modality:
+    inferred = Modality.infer(inputs)
+    if modality is None:
+        return inferred
+    if isinstance(modality, str):
+        shape = tuple(int(size) for size in inputs.shape[1:])
+        if modality == "image" and len(shape) == 2:
+            shape = (1, *shape)
+        if modality == "signal" and len(shape) == 1:
+            shape = (1, *shape)
+        return Modality(modality, shape)
+    if modality.kind != "text" and int(np.prod(modality.shape)) != inputs[0].size:
+        raise ExamplesError(
+            f"A modality of shape {modality.shape} shows {int(np.prod(modality.shape))} entries, but an input has "
+            f"{inputs[0].size}; give the shape in which one input is drawn."
+        )
+    return modality
