@@ -32,8 +32,6 @@ class Column(Protocol):
 
     def __getitem__(self, index: Any, /) -> Any: ...
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array: ...
-
 
 @dataclass(frozen=True)
 class Modality:

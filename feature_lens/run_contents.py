@@ -34,4 +34,5 @@ class RunContents:
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """Largest output of each example (n,)."""
-        return np.asarray(self.outputs).argmax(axis=1).astype(np.int64)
+        outputs: npt.NDArray[np.floating] = np.asarray(self.outputs)
+        return outputs.argmax(axis=1)

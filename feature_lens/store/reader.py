@@ -63,7 +63,7 @@ class RunFile(RunContents):
         located = Path(path)
         file = _open(located)
         try:
-            contents = _read_contents(file, located)
+            contents = _read_contents(file)
         except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             _close(file)
             raise RunError(
@@ -135,7 +135,7 @@ def _check_header(file: h5py.File, path: Path) -> None:
         raise RunError(f"'{path}' was not finished; make the run again.")
 
 
-def _read_contents(file: h5py.File, path: Path) -> RunContents:
+def _read_contents(file: h5py.File) -> RunContents:
     with HDF5_LOCK:
         sizes: dict[str, int] = {}
         network = _read_network(file["network"], sizes)
