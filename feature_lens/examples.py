@@ -71,6 +71,11 @@ class Modality:
         return Modality(kinds.get(len(shape), "text"), shape)
 
 
+def _finite_rows(array: Array) -> npt.NDArray[np.bool_]:
+    finite: npt.NDArray[np.bool_] = np.isfinite(array).reshape(len(array), -1)
+    return np.asarray(finite.all(axis=1))
+
+
 def _named(ids: Array, chosen: Array) -> str:
     shown = ", ".join(str(i) for i in ids[chosen][:3])
     return shown + (", ..." if np.count_nonzero(chosen) > 3 else "")
@@ -118,7 +123,7 @@ class Examples:
         n = array.shape[0]
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
-            bad = ~np.isfinite(array).reshape(n, -1).all(axis=1)
+            bad = ~_finite_rows(array)
             if bad.any():
                 raise ExamplesError(
                     f"Inputs must be finite, but {np.count_nonzero(bad)} of {n} examples hold NaN or infinity "
@@ -251,7 +256,7 @@ def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Ar
             "give one label, or one row of values, per example."
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = ~np.isfinite(array).reshape(n, -1).all(axis=1)
+        bad = ~_finite_rows(array)
         raise ExamplesError(
             f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {_named(ids, bad)}); fill or drop them."
         )

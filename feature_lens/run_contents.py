@@ -35,4 +35,5 @@ class RunContents:
     def predicted(self) -> npt.NDArray[np.int64]:
         """Largest output of each example (n,)."""
         outputs: npt.NDArray[np.floating] = np.asarray(self.outputs)
-        return outputs.argmax(axis=1)
+        largest: npt.NDArray[np.int64] = outputs.argmax(axis=1)
+        return largest

@@ -1,0 +1,132 @@
+"""Jacobians of a tile of examples, by the first way that works on the network at hand.
+
+The ladder: `torch.func.vmap` of `jacrev` over examples; where that raises, warns that a batching rule is missing, or
+gives another answer for the first example than autograd does, a loop of autograd over examples and outputs. The step
+taken is logged and kept as a remark of the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+
+import torch
+from torch.func import jacrev, vmap
+
+from feature_lens.errors import NetworkError
+from feature_lens.features.reductions import Reduction
+from feature_lens.networks import Network
+from feature_lens.networks.network import Params
+
+_LOG = logging.getLogger("feature_lens")
+_AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+
+
+class Jacobian:
+    """d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
+
+    `chosen` names the tensors of theta that are differentiated. Cost per tile of b examples with q quantities:
+    b*q backward passes, and b*q*p numbers.
+    """
+
+    def __init__(self, network: Network, params: Params, reduction: Reduction, chosen: tuple[str, ...]) -> None:
+        self._network = network
+        self._params = params
+        self._reduction = reduction
+        self._chosen = chosen
+        self._loop_module: torch.nn.Module | None = None
+        self.step = "vmap"
+        self.remarks: tuple[str, ...] = ()
+        self._verified = False
+
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(b, ...) inputs and (b,) labels -> (b, q, p)."""
+        if self.step == "vmap":
+            found = self._tried_vmap(inputs, labels)
+            if found is not None:
+                return found
+        return self._loop(inputs, labels)
+
+    def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found = self._vmap(inputs, labels)
+        except NetworkError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the ladder's whole point; the reason is recorded and logged
+            self._descend(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
+            return None
+        if any("batching rule" in str(warning.message) for warning in caught):
+            self._descend("a batching rule is missing")
+            return None
+        if not self._verified:
+            self._verified = True
+            exact = self._loop(inputs[:1], labels[:1])
+            scale = max(float(exact.abs().nan_to_num().max()), 1e-30)
+            apart = float((found[:1] - exact).abs().nan_to_num().max())
+            if apart > _AGREEMENT[found.dtype] * scale:
+                self._descend(f"it differs from autograd by {apart:.2g} on the first example")
+                return None
+        return found
+
+    def _descend(self, reason: str) -> None:
+        self.step = "loop"
+        remark = f"Gradients by a loop of autograd instead of vmap ({reason})."
+        self.remarks = (remark,)
+        _LOG.info(remark)
+
+    def _vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        rest = {key: value for key, value in self._params.items() if key not in self._chosen}
+
+        def quantities(params: Params, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            return self._reduction.reduce(self._network(params | rest, x[None])[0], label)
+
+        chosen = {key: self._params[key] for key in self._chosen}
+        parts = vmap(jacrev(quantities), in_dims=(None, 0, 0))(chosen, inputs, labels)
+        return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts.values()], dim=2)
+
+    def _loop(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One backward pass per example and quantity, through the module's own parameters: a checkpointed block
+        runs its forward again during backward, when swapped-in parameters would be gone."""
+        module = self._module_at_params()
+        leaves = dict(module.named_parameters())
+        rows: list[torch.Tensor] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            for x, label in zip(inputs, labels, strict=True):
+                one = x[None].clone()
+                if one.is_floating_point():
+                    one.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
+                outputs = module(one)
+                outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+                for quantity in self._reduction.reduce(outputs[0], label):
+                    for leaf in leaves.values():
+                        leaf.grad = None
+                    if quantity.requires_grad:
+                        torch.autograd.backward(quantity, retain_graph=True)
+                    grads = [leaves[key].grad for key in self._chosen]
+                    parts = [
+                        torch.zeros_like(leaves[key]) if grad is None else grad
+                        for key, grad in zip(self._chosen, grads, strict=True)
+                    ]
+                    rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+        return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
+
+    def _module_at_params(self) -> torch.nn.Module:
+        if self._loop_module is None:
+            memo = {
+                id(value): value.detach().clone()
+                for part in self._network.module.modules()
+                for value in vars(part).values()
+                if isinstance(value, torch.Tensor) and not value.is_leaf
+            }
+            module = copy.deepcopy(self._network.module, memo)
+            with torch.no_grad():
+                for key, parameter in module.named_parameters():
+                    if key in self._params:
+                        parameter.copy_(self._params[key])
+                        parameter.requires_grad_(True)
+            self._loop_module = module
+        return self._loop_module

@@ -1,0 +1,326 @@
+"""A trained network as a frozen pure function of its parameters and one input."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from feature_lens.cards import NetworkCard, ParameterTable
+from feature_lens.errors import CheckpointError, ExamplesError, NetworkError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.networks.checkpoints import load_checkpoint
+
+Params = dict[str, torch.Tensor]
+Precision = Literal["float64", "float32"]
+At = Literal["effective", "initial"]
+
+# Outputs of one example alone and inside a batch may differ by rounding, never by more than this share of their size.
+_BATCH_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class Network:
+    """f(x; theta): a private copy of a module with its trained parameters, and its initial ones where known.
+
+    `trained` and `initial` hold the trainable tensors by name, `constants` the frozen parameters and the buffers
+    (always those of the trained network, also at theta0). `learning_rates` gives lambda per tensor (PDLT's
+    learning-rate tensor, one positive factor per parameter group). Made by `Network.from_module`.
+    """
+
+    name: str
+    module: torch.nn.Module
+    trained: Params
+    initial: Params | None
+    constants: Params
+    learning_rates: tuple[float, ...]
+    digest: str
+
+    @classmethod
+    def from_module(
+        cls,
+        module: torch.nn.Module,
+        *,
+        trained: Mapping[str, torch.Tensor] | Path | str | None = None,
+        initial: Mapping[str, torch.Tensor] | Path | str | None = None,
+        learning_rates: Mapping[str, float] | None = None,
+        name: str | None = None,
+        precision: Precision = "float64",
+    ) -> Network:
+        """Freeze a module.
+
+        trained, initial: state dicts or checkpoint files (.pt, .pth, .safetensors); without `trained` the module's
+        own parameters are taken. learning_rates: pattern of parameter names (as in a shell, '*.bias') -> lambda;
+        the first pattern that matches counts, 1 where none does. The module given is never changed and its hooks
+        stay; they are part of the copy, because some (weight_norm) compute the weights.
+
+        Raises NetworkError for dropout in training mode, batch statistics in use, no trainable or a non-finite
+        parameter; CheckpointError for a state that does not fit.
+        """
+        own = _copied(module)
+        _refuse_training_behaviour(own)
+        if trained is not None:
+            _load(own, _state(trained), "trained")
+        dtype = _dtype(precision)
+        own = own.to(device="cpu", dtype=dtype)
+        parameters = {key: value for key, value in own.named_parameters() if value.requires_grad}
+        if not parameters:
+            raise NetworkError(
+                "A network needs at least one trainable parameter, but none has requires_grad; "
+                "call requires_grad_(True) on those to be looked at."
+            )
+        params = {key: value.detach().clone() for key, value in parameters.items()}
+        frozen = {key: value.detach().clone() for key, value in own.named_parameters() if not value.requires_grad}
+        constants = frozen | {key: value.detach().clone() for key, value in own.named_buffers()}
+        _refuse_non_finite(params | constants, "trained")
+        start = None if initial is None else _initial(_state(initial), params)
+        for parameter in own.parameters():
+            parameter.requires_grad_(False)
+        return cls(
+            name=name or type(module).__name__,
+            module=own,
+            trained=params,
+            initial=start,
+            constants=constants,
+            learning_rates=_learning_rates(tuple(params), learning_rates or {}),
+            digest=_digest(own, params, start, constants),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of every computation with this network."""
+        return next(iter(self.trained.values())).dtype
+
+    @property
+    def parameters(self) -> ParameterTable:
+        """Names, shapes and learning rates of the trainable tensors in the order of theta."""
+        shapes = tuple(tuple(value.shape) for value in self.trained.values())
+        return ParameterTable(tuple(self.trained), shapes, self.learning_rates)
+
+    def at(self, where: At) -> Params:
+        """theta* for 'effective', theta0 for 'initial'; raises NetworkError where theta0 is not known."""
+        if where == "effective":
+            return self.trained
+        if where != "initial":
+            raise SettingsError(f"Features are taken at 'effective' or 'initial' parameters, not at '{where}'.")
+        if self.initial is None:
+            raise NetworkError(
+                "Initial features need the parameters before training, but none were given; pass initial=... as well."
+            )
+        return self.initial
+
+    def tensor(self, inputs: Any) -> torch.Tensor:
+        """Inputs as a tensor: real numbers in the network's precision, integers as they are."""
+        array = np.asarray(inputs)
+        tensor = torch.as_tensor(np.ascontiguousarray(array))
+        if tensor.is_floating_point():
+            return tensor.to(self.dtype)
+        return tensor.long() if tensor.dtype != torch.bool else tensor.to(self.dtype)
+
+    def __call__(self, params: Params, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs (b, c) of inputs (b, ...) at the given parameters; a net of one output may give (b,)."""
+        # Clones, because a forward may update a buffer in place and the function must stay the same.
+        constants = {key: value.clone() for key, value in self.constants.items()}
+        outputs = functional_call(self.module, (params, constants), (inputs,))
+        if not isinstance(outputs, torch.Tensor):
+            raise NetworkError(
+                f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "
+                "wrap the module so that it returns its logits."
+            )
+        if outputs.ndim == 1 and outputs.shape[0] == inputs.shape[0]:
+            outputs = outputs[:, None]
+        if outputs.ndim != 2 or outputs.shape[0] != inputs.shape[0]:
+            raise NetworkError(
+                f"A network must return the shape (b, c), but {tuple(outputs.shape)} came for {inputs.shape[0]} "
+                "examples; wrap the module so that it returns one row of outputs per example."
+            )
+        return outputs
+
+    def check(self, examples: Examples) -> int:
+        """Run the network on a few examples and return c.
+
+        Raises NetworkError where the forward fails, is not deterministic, or lets an example's output depend on the
+        batch it is in; ExamplesError where a class label is not among the outputs.
+        """
+        few = self.tensor(examples.inputs[: min(len(examples), 5)])
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            first = self._tried(few)
+            again = self._tried(few)
+            if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+                raise NetworkError(
+                    "A network must give the same outputs for the same inputs, but two passes differed; "
+                    "remove the randomness or call module.eval() first."
+                )
+            alone = torch.cat([self._tried(few[i : i + 1]) for i in range(len(few))])
+        scale = max(float(first.abs().nan_to_num().max()), 1.0)
+        apart = float((first - alone).abs().nan_to_num().max())
+        if apart > _BATCH_TOLERANCE[self.dtype] * scale:
+            raise NetworkError(
+                f"The output of an example must not depend on the batch it is in, but it differed by {apart:.3g}; "
+                "use running statistics, or a norm over each example."
+            )
+        n_outputs = int(first.shape[1])
+        labels = examples.labels
+        if labels is not None and n_outputs > 1 and int(labels.max()) >= n_outputs:
+            at = int(labels.argmax())
+            raise ExamplesError(
+                f"Class labels must be 0 to {n_outputs - 1}, the outputs of the network, but {labels[at]} came "
+                f"(id {examples.ids[at]}); relabel the data or choose another network."
+            )
+        return n_outputs
+
+    def _tried(self, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+                return self(self.trained, inputs)
+        except NetworkError:
+            raise
+        except Exception as error:  # the user's forward may raise anything; told in one sentence
+            detail = str(error).strip().splitlines()
+            raise NetworkError(
+                f"The network does not take inputs of shape {tuple(inputs.shape)} in {_word(self.dtype)} "
+                f"({type(error).__name__}: {detail[0] if detail else 'no message'}); check the shapes of the data, "
+                "or set precision to float32."
+            ) from error
+
+    def card(self, n_outputs: int, metrics: Mapping[str, float]) -> NetworkCard:
+        """What a run says of this network."""
+        return NetworkCard(
+            name=self.name,
+            architecture=str(self.module),
+            n_outputs=n_outputs,
+            parameters=self.parameters,
+            digest=self.digest,
+            metrics=metrics,
+            trained=flat(self.trained),
+            initial=None if self.initial is None else flat(self.initial),
+        )
+
+
+def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
+    """Parameters joined into theta (p,)."""
+    return torch.cat([value.reshape(-1) for value in params.values()]).numpy()
+
+
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    """A deep copy that also works where a hook (weight_norm) left a computed tensor on a module."""
+    if not isinstance(module, torch.nn.Module):
+        raise NetworkError(
+            f"A network is made from a torch.nn.Module, but {type(module).__name__} came; give a module."
+        )
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    for name, parameter in module.named_parameters():
+        if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
+            raise NetworkError(f"Parameter '{name}' has no shape yet; run the module once on an example first.")
+        if not parameter.is_floating_point():
+            raise NetworkError(f"Parameter '{name}' holds {parameter.dtype}, but real numbers are needed; convert it.")
+    own = copy.deepcopy(module, memo)
+    for parameter in own.parameters():
+        parameter.grad = None
+    return own
+
+
+def _refuse_training_behaviour(module: torch.nn.Module) -> None:
+    for name, part in module.named_modules():
+        shown = name or type(part).__name__
+        dropout = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0
+        if part.training and (dropout or (isinstance(part, torch.nn.RNNBase) and part.dropout > 0)):
+            raise NetworkError(
+                f"Dropout must be off, but '{shown}' is in training mode; call module.eval() before handing it over."
+            )
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and (part.training or part.running_mean is None):
+            how = "is in training mode" if part.training else "keeps no running statistics"
+            raise NetworkError(
+                f"Batch statistics must not be in use, but '{shown}' {how}; "
+                "call module.eval() first and use track_running_stats=True."
+            )
+
+
+def _state(source: Mapping[str, torch.Tensor] | Path | str) -> Mapping[str, torch.Tensor]:
+    return load_checkpoint(source) if isinstance(source, Path | str) else source
+
+
+def _load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
+    wanted = module.state_dict()
+    _refuse_misfit(state, {key: tuple(value.shape) for key, value in wanted.items()}, what)
+    module.load_state_dict(dict(state), strict=True)
+
+
+def _refuse_misfit(state: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], what: str) -> None:
+    missing = [key for key in wanted if key not in state]
+    surplus = [key for key in state if key not in wanted]
+    if missing or surplus:
+        parts = [f"'{missing[0]}' is missing"] if missing else []
+        parts += [f"'{surplus[0]}' is not a part of the network"] if surplus else []
+        raise CheckpointError(
+            f"The {what} state must name the parameters of this network, but {' and '.join(parts)} "
+            f"({len(missing)} missing, {len(surplus)} unknown); give the checkpoint of this very architecture."
+        )
+    for key, shape in wanted.items():
+        if tuple(state[key].shape) != shape:
+            raise CheckpointError(
+                f"'{key}' of the {what} state must have the shape {shape}, but {tuple(state[key].shape)} came; "
+                "give the checkpoint of this very architecture."
+            )
+
+
+def _initial(state: Mapping[str, torch.Tensor], trained: Params) -> Params:
+    kept = {key: value for key, value in state.items() if key in trained}
+    _refuse_misfit(kept, {key: tuple(value.shape) for key, value in trained.items()}, "initial")
+    start = {key: kept[key].detach().to(device="cpu", dtype=value.dtype).clone() for key, value in trained.items()}
+    _refuse_non_finite(start, "initial")
+    return start
+
+
+def _refuse_non_finite(tensors: Params, what: str) -> None:
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise NetworkError(
+                f"The {what} parameters must be finite, but '{key}' holds {bad} NaN or infinite values; "
+                "give a checkpoint from before training diverged."
+            )
+
+
+def _learning_rates(names: tuple[str, ...], patterns: Mapping[str, float]) -> tuple[float, ...]:
+    for pattern, rate in patterns.items():
+        if not (rate > 0 and np.isfinite(rate)):
+            raise SettingsError(f"A learning rate must be positive, but {rate} came for '{pattern}'; give one above 0.")
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise SettingsError(f"The pattern '{pattern}' names no parameter; there is {', '.join(names[:12])}.")
+    return tuple(
+        next((float(rate) for pattern, rate in patterns.items() if fnmatchcase(name, pattern)), 1.0) for name in names
+    )
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(precision: str) -> torch.dtype:
+    known = {"float64": torch.float64, "float32": torch.float32}
+    if precision not in known:
+        raise SettingsError(f"The precision is float64 or float32, not '{precision}'; choose one of them.")
+    return known[precision]
+
+
+def _digest(module: torch.nn.Module, trained: Params, initial: Params | None, constants: Params) -> str:
+    sha = hashlib.sha256(str(module).encode())
+    for state in (trained, initial or {}, constants):
+        for key, value in state.items():
+            sha.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    return sha.hexdigest()
