@@ -1,0 +1,65 @@
+"""feature_lens: browse the effective features of a trained network beside its neurons.
+
+Names are imported when they are first used, so that reading a run never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from feature_lens.analysis import Run, open_run
+    from feature_lens.examples import Examples, Modality
+    from feature_lens.extract import ExtractSettings, SetSettings, compute, extract
+    from feature_lens.features.bases import Canonical, Eigen, Unit
+    from feature_lens.features.effective import EffectiveFeatures
+    from feature_lens.features.neurons import NeuronActivations
+    from feature_lens.networks import Network
+
+_HOMES = {
+    "Canonical": "feature_lens.features.bases",
+    "EffectiveFeatures": "feature_lens.features.effective",
+    "Eigen": "feature_lens.features.bases",
+    "Examples": "feature_lens.examples",
+    "ExtractSettings": "feature_lens.extract",
+    "Modality": "feature_lens.examples",
+    "Network": "feature_lens.networks",
+    "NeuronActivations": "feature_lens.features.neurons",
+    "Run": "feature_lens.analysis",
+    "SetSettings": "feature_lens.extract",
+    "Unit": "feature_lens.features.bases",
+    "compute": "feature_lens.extract",
+    "extract": "feature_lens.extract",
+    "open_run": "feature_lens.analysis",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Canonical",
+    "EffectiveFeatures",
+    "Eigen",
+    "Examples",
+    "ExtractSettings",
+    "Modality",
+    "Network",
+    "NeuronActivations",
+    "Run",
+    "SetSettings",
+    "Unit",
+    "__version__",
+    "compute",
+    "extract",
+    "open_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'feature_lens' has no attribute '{name}'; it has {', '.join(sorted(_HOMES))}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -229,9 +229,10 @@ def rank_values(
     keep: int,
     classes: npt.NDArray[np.int64] | None = None,
     n_classes: int = 0,
+    buffer: int = 256,
 ) -> Ranking:
     """Rank values (k, v, n) that are in memory, in tiles of 256 examples so that keys stay small."""
-    running = RunningRanking(values.shape[0], values.shape[1], ids, keep, classes, n_classes)
+    running = RunningRanking(values.shape[0], values.shape[1], ids, keep, classes, n_classes, buffer)
     for start in range(0, values.shape[2], 256):
         running.update(values[..., start : start + 256], start)
     return running.result()

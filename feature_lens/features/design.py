@@ -7,7 +7,7 @@ and may be overridden by a faster rule that is tested to be equal.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,7 +27,7 @@ Matrix = npt.NDArray[np.float64]
 D = TypeVar("D", bound="DesignMatrix")
 
 # Rows held at once while a Gram matrix is made: enough for fast products, little beside the matrix itself.
-HELD_BYTES = 64 << 20
+HELD_BYTES = 192 << 20
 TILE = 32
 _TILE_BYTES = 64 << 20
 
@@ -65,12 +65,14 @@ class DesignMatrix(ABC):
     """r x p matrix over the examples, r = n * rows_per_example; row = example * rows_per_example + output.
 
     Never held whole: `tiles` streams it. `views` names the rows of one example. Cost of every derived method is
-    that of one stream, except `gram`, which streams r * p * 8 bytes / 64 MiB times.
+    that of one stream, except `gram`, which streams r * p * 8 bytes / 192 MiB times. `watch`, if set, is called with
+    the number of examples of every tile, for progress.
     """
 
     network: Network
     examples: Examples
     tile: int
+    watch: Callable[[int], None] | None = None
 
     @property
     @abstractmethod
@@ -142,6 +144,8 @@ class DesignMatrix(ABC):
                 values = self._tile_values(inputs, positions)
             finally:
                 torch.set_num_threads(threads)
+            if self.watch is not None:
+                self.watch(count)
             yield Tile(start, count, values)
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
@@ -228,6 +232,7 @@ class CentredDesign(DesignMatrix):
 
     def __init__(self, design: DesignMatrix, mean: Matrix) -> None:
         self.network, self.examples, self.tile = design.network, design.examples, design.tile
+        self.watch = design.watch
         self._design = design
         self._mean = mean
 

@@ -58,7 +58,7 @@ class EffectiveFeatures(DesignMatrix):
         self.parameters = _chosen(network.parameters, layers)
         self.n_parameters = self.parameters.total
         self.tile = tile_size(tile, self.reduction.quantities(self.n_outputs) * self.n_parameters)
-        self._scale = np.sqrt(np.repeat(self.parameters.learning_rates, self.parameters.sizes))
+        self._scale: npt.NDArray[np.float64] = np.sqrt(np.repeat(self.parameters.learning_rates, self.parameters.sizes))
         self._jacobian = Jacobian(network, network.at(at), self.reduction, self.parameters.names)
 
     @property
@@ -82,7 +82,7 @@ class EffectiveFeatures(DesignMatrix):
     @property
     def scale(self) -> npt.NDArray[np.float64]:
         """sqrt(lambda) of each parameter (p,)."""
-        return self._scale
+        return self._scale.copy()
 
     def theta(self) -> npt.NDArray[np.float64]:
         """The parameters at which the features are taken (p,), those of the chosen tensors."""

@@ -193,6 +193,17 @@ class Network:
                 "or set precision to float32."
             ) from error
 
+    def outputs(self, examples: Examples, tile: int = 32) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """f(x; theta*) of all examples (n, c), in padded tiles so that an example's output never depends on n."""
+        rows: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        with torch.no_grad():
+            for start in range(0, len(examples), tile):
+                inputs = self.tensor(examples.inputs[start : start + tile])
+                short = tile - inputs.shape[0]
+                padded = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])]) if short else inputs
+                rows.append(self(self.trained, padded)[: inputs.shape[0]].to(torch.float64).numpy())
+        return np.concatenate(rows)
+
     def card(self, n_outputs: int, metrics: Mapping[str, float]) -> NetworkCard:
         """What a run says of this network."""
         return NetworkCard(

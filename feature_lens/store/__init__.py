@@ -2,6 +2,6 @@
 
 from feature_lens.store.reader import RunFile
 from feature_lens.store.schema import specification
-from feature_lens.store.writer import check_writable, write_run
+from feature_lens.store.writer import check_writable, write_bytes, write_run
 
-__all__ = ["RunFile", "check_writable", "specification", "write_run"]
+__all__ = ["RunFile", "check_writable", "specification", "write_bytes", "write_run"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,17 +48,31 @@ def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) 
     Raises OutputError when the path exists (unless `overwrite`) or cannot be written, RunError when the
     contents do not fit the schema. A failure leaves what was at `path` as it was.
     """
-    target = check_writable(path, overwrite)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    temporary.unlink()
-    try:
+
+    def write(temporary: Path) -> None:
         with HDF5_LOCK, h5py.File(temporary, "x") as file:
             _write_contents(file, contents)
             file.attrs["complete"] = True
+
+    return _atomically(write, path, overwrite)
+
+
+def write_bytes(content: bytes, path: Path | str, overwrite: bool = False) -> Path:
+    """Write a file of any kind with the same care as a run; raises OutputError."""
+    return _atomically(lambda temporary: _write_new(temporary, content), path, overwrite)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+
+
+def _atomically(write: Callable[[Path], None], path: Path | str, overwrite: bool) -> Path:
+    target = check_writable(path, overwrite)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        write(temporary)
         _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
         if overwrite:
             os.replace(temporary, target)
         else:
@@ -77,12 +93,6 @@ def _place_new(temporary: Path, target: Path) -> None:
         os.link(temporary, target)
     except FileExistsError:
         raise OutputError(f"'{target}' appeared while the run was computed; choose another name.") from None
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _sync(path: Path) -> None:

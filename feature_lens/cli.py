@@ -1,0 +1,282 @@
+"""The command line: feature-lens demo | extract | info | export | app.
+
+Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError
+
+app = typer.Typer(
+    name="feature-lens",
+    help="Browse the effective features of a trained network beside its neurons.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Example: feature-lens demo",
+)
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
+Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
+BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
+) -> None:
+    del debug  # taken from the arguments in main(), so that it may stand anywhere
+
+
+@app.command(epilog="Example: feature-lens demo --no-app --out digits.h5")
+def demo(
+    out: Annotated[Path, typer.Option(help="Run file to write.")] = Path("digits.h5"),
+    no_app: Annotated[bool, typer.Option("--no-app", help="Stop before the app.")] = False,
+    overwrite: Overwrite = False,
+    port: Port = "8501",
+) -> None:
+    """Train the demo network on real digits, extract and rank its features, and open the app."""
+    from feature_lens.store import check_writable
+
+    check_writable(out, overwrite)
+    chosen = None if no_app else _port(port)
+    from tqdm import tqdm
+
+    from feature_lens.extract import extract
+    from feature_lens.networks.digits import digits_examples, digits_network, train_digits
+
+    initial, trained = train_digits(progress=lambda epochs, what: tqdm(epochs, desc=what, unit="epoch", disable=None))
+    extract(digits_network(initial, trained), digits_examples(), out, name="digits", overwrite=overwrite)
+    _tell(out)
+    if chosen is not None:
+        _serve([out], chosen, "")
+
+
+@app.command(
+    epilog="Example: feature-lens extract --network net.py:make --data net.py:data --trained trained.pt --out run.h5"
+)
+def extract(
+    network: Annotated[str, typer.Option(help="Factory of the module: 'pkg.mod:make' or 'file.py:make'.")],
+    data: Annotated[str, typer.Option(help="Factory of the data: Examples, (inputs, targets) or a torch Dataset.")],
+    out: Annotated[Path, typer.Option(help="Run file to write.")],
+    trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="BASIS/OUTPUTS[@AT], such as eigen/trace or eigen/output:3@initial; repeatable."),
+    ] = None,
+    components: Annotated[int, typer.Option(help="Eigen features per set.")] = 64,
+    centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
+    layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
+    neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,
+    no_neurons: Annotated[bool, typer.Option("--no-neurons", help="Leave ordinary neurons out.")] = False,
+    learning_rate: Annotated[
+        list[str] | None, typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'.")
+    ] = None,
+    keep: Annotated[int, typer.Option(help="Examples kept at each end of a ranking.")] = 16,
+    rank_outputs: Annotated[str, typer.Option(help="auto or all: outputs ranked for weight features.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
+    name: Annotated[str, typer.Option(help="Name of the run; the file's name without it.")] = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Extract and rank the features of your own network on your own data."""
+    from feature_lens.store import check_writable
+
+    check_writable(out, overwrite)
+    from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings
+    from feature_lens.extract import extract as run_extract
+    from feature_lens.networks import Network
+    from feature_lens.networks.factories import make_examples, make_module
+
+    chosen = [_set_parts(spec) for spec in sets or [f"{s.basis}/{s.outputs}" for s in DEFAULT_SETS]]
+    settings = ExtractSettings(
+        sets=tuple(
+            SetSettings(
+                basis,
+                outputs,
+                at,  # type: ignore[arg-type]  # checked where it is used, with a sentence
+                layers=tuple(layers) if layers else None,
+                n_components=components,
+                centred=centred and basis == "eigen",
+            )
+            for basis, outputs, at in chosen
+        ),
+        neurons=() if no_neurons else tuple(neurons) if neurons else None,
+        keep=keep,
+        rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
+        tile=tile,
+        batch_size=batch_size,
+    )
+    module = make_module(network)
+    frozen = Network.from_module(
+        module,
+        trained=trained,
+        initial=initial,
+        learning_rates=_learning_rates(learning_rate or []),
+        precision=precision,  # type: ignore[arg-type]  # as above
+    )
+    run_extract(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite)
+    _tell(out)
+
+
+@app.command(epilog="Example: feature-lens info digits.h5")
+def info(
+    file: Annotated[Path | None, typer.Argument(help="Run file.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the specification of the file format.")] = False,
+) -> None:
+    """Print the card of a run, or the specification of its file format."""
+    if schema:
+        from feature_lens.store import specification
+
+        typer.echo(specification(), nl=False)
+    elif file is None:
+        raise SettingsError("A run file was wanted, but none was given; name one, or ask for --schema.")
+    else:
+        _print_card(file)
+
+
+@app.command(
+    epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip",
+)
+def export(
+    file: Annotated[Path, typer.Argument(help="Run file.")],
+    set_name: Annotated[str, typer.Option("--set", help="Feature set.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; made from the request without it.")] = None,
+    feature: Annotated[list[int] | None, typer.Option(help="Feature number; repeatable; all without.")] = None,
+    view: Annotated[list[str] | None, typer.Option(help="View, such as score or output:3; repeatable.")] = None,
+    end: Annotated[list[str] | None, typer.Option(help="highest or lowest; repeatable; both without.")] = None,
+    count: Annotated[int, typer.Option(help="Examples per feature, view and end.")] = 16,
+    kind: Annotated[str, typer.Option("--format", help="csv, parquet, jsonl or zip.")] = "csv",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the top-activating examples of features to a file; the same bytes as the app gives."""
+    from feature_lens.analysis import ExportRequest, export_bytes, export_name, open_run
+    from feature_lens.store import check_writable, write_bytes
+
+    with open_run(file) as run:
+        request = ExportRequest(
+            set_name,
+            tuple(feature) if feature else None,
+            tuple(view) if view else None,
+            tuple(end) if end else ("highest", "lowest"),
+            count,
+        )
+        target = check_writable(out or Path(export_name(run, request, kind)), overwrite)
+        write_bytes(export_bytes(run, request, kind), target, overwrite)
+    typer.echo(f"Wrote {target}.")
+
+
+@app.command("app", epilog="Example: feature-lens app digits.h5 --port auto")
+def open_app(
+    paths: Annotated[list[Path], typer.Argument(help="Run files, or folders of them.")],
+    port: Port = "8501",
+    base_path: BasePath = "",
+) -> None:
+    """Open runs in the browser app, on this machine only."""
+    for path in paths:
+        if not path.exists():
+            raise AppError(f"There is no '{path}'; give run files or folders that hold them.")
+    _serve(paths, _port(port), base_path)
+
+
+def _set_parts(spec: str) -> tuple[str, str, str]:
+    """'eigen/trace@initial' -> basis, outputs, at; outputs are flattened and at is effective where left out."""
+    rest, _, at = spec.partition("@")
+    basis, _, outputs = rest.partition("/")
+    if not basis:
+        raise SettingsError(f"A set is written BASIS/OUTPUTS[@AT], but '{spec}' came; write for example eigen/trace.")
+    return basis, outputs or "flattened", at or "effective"
+
+
+def _learning_rates(entries: list[str]) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    for entry in entries:
+        pattern, _, value = entry.rpartition("=")
+        try:
+            rates[pattern] = float(value)
+        except ValueError:
+            raise SettingsError(f"A learning rate is written PATTERN=VALUE, but '{entry}' came.") from None
+    return rates
+
+
+def _print_card(path: Path) -> None:
+    from feature_lens.analysis import open_run, run_card
+
+    with open_run(path) as run:
+        typer.echo(run_card(run), nl=False)
+
+
+def _tell(path: Path) -> None:
+    _print_card(path)
+    typer.echo(f"\nWrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it with: feature-lens app {path}")
+
+
+def _port(wanted: str) -> int:
+    from feature_lens_app.launch import free_port, port_in_use
+
+    if wanted == "auto":
+        return free_port()
+    if not wanted.isdigit() or not 0 < int(wanted) < 65536:
+        raise AppError(f"A port is a number from 1 to 65535 or 'auto', but '{wanted}' came; give one of these.")
+    if port_in_use(int(wanted)):
+        raise AppError(f"Port {wanted} is busy; stop what uses it, or choose another with --port auto.")
+    return int(wanted)
+
+
+def _serve(paths: list[Path], port: int, base_path: str) -> NoReturn:
+    """Replace this process by the server, so that a signal ends it and the port is free again."""
+    from feature_lens_app.launch import command, environment, url
+
+    line = command(paths, port, base_path)
+    typer.echo(f"The app is at {url(port, base_path)} (stop it with Ctrl+C).")
+    sys.stdout.flush()
+    os.execve(line[0], line, environment())
+
+
+def main() -> NoReturn:
+    """Entry point: one sentence and status 2 for every error; --debug shows the trace."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        status = app(arguments, standalone_mode=False, prog_name="feature-lens")
+    except FeatureLensError as error:
+        status = _failed(str(error), debug)
+    except click.ClickException as error:
+        if debug:
+            raise
+        error.show()
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("Stopped; nothing was written.", err=True)
+        status = 130
+    except BrokenPipeError:
+        status = 0
+    except OSError as error:
+        status = _failed(str(OutputError(f"The system refused: {error}; nothing was written.")), debug)
+    except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
+        status = _failed(f"{type(error).__name__}: {error} (not foreseen; --debug shows the trace).", debug)
+    sys.exit(status or 0)
+
+
+def _failed(sentence: str, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"Error: {sentence}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

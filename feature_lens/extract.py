@@ -1,0 +1,270 @@
+"""The hall between the wings: a network and its examples go in, the contents of a run come out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from feature_lens import __version__
+from feature_lens.cards import Provenance
+from feature_lens.errors import ExamplesError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.feature_set import FeatureSet
+from feature_lens.features.bases import BASES, Basis, Canonical, Eigen
+from feature_lens.features.bases.canonical import RankOutputs
+from feature_lens.features.design import DesignMatrix, one_thread
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.neurons import NeuronActivations, hidden_layers
+from feature_lens.networks import Network
+from feature_lens.registry import unknown_name
+from feature_lens.run_contents import RunContents
+from feature_lens.store import check_writable, write_run
+
+At = Literal["effective", "initial"]
+_SOFTWARE = ("torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """One feature set of effective features: a basis on a design matrix.
+
+    basis: a registered basis. outputs: an output reduction by name. at: effective or initial parameters. layers:
+    parameter tensors or modules, all without. n_components and centred concern the eigen basis. name: of the set in
+    the run; made from the rest when empty.
+    """
+
+    basis: str = "eigen"
+    outputs: str = "flattened"
+    at: At = "effective"
+    layers: tuple[str, ...] | None = None
+    n_components: int = 64
+    centred: bool = False
+    name: str = ""
+
+    def title(self) -> str:
+        """The set's name in the run."""
+        if self.name:
+            return self.name
+        parts = [self.basis if self.basis != "canonical" else "weights"]
+        parts += [self.outputs.replace(":", "_")] if self.outputs != "flattened" else []
+        parts += [self.at] if self.at != "effective" else []
+        parts += ["centred"] if self.centred else []
+        parts += [layer.replace(".", "_") for layer in self.layers or ()]
+        return "_".join(parts)
+
+
+DEFAULT_SETS = (
+    SetSettings("eigen", "flattened"),
+    SetSettings("eigen", "trace"),
+    SetSettings("unit", "flattened"),
+    SetSettings("canonical", "flattened"),
+)
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What a run holds. keep: examples kept at each end of a ranking (m). neurons: hidden layers shown as ordinary
+    neurons, all without. rank_outputs: 'auto' or 'all', for weight features. tile: examples per tile, chosen from
+    the sizes without; it shapes rounding. batch_size: examples taken together; it changes no value."""
+
+    sets: tuple[SetSettings, ...] = DEFAULT_SETS
+    neurons: tuple[str, ...] | None = None
+    keep: int = 16
+    rank_outputs: RankOutputs = "auto"
+    tile: int | None = None
+    batch_size: int = 256
+    random_state: int = 0
+
+    def shaping(self) -> dict[str, object]:
+        """The settings that shape values, as plain data: all but batch_size."""
+        data = asdict(self)
+        del data["batch_size"]
+        return data
+
+
+def extract(
+    network: Network,
+    examples: Examples,
+    out: Path | str,
+    settings: ExtractSettings = ExtractSettings(),
+    *,
+    name: str = "",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Compute a run and write it to `out`; returns the path.
+
+    The path is tried before anything is computed. Raises OutputError, NetworkError, ExamplesError or SettingsError,
+    each with one sentence; what was at `out` before stays on any failure.
+    """
+    target = check_writable(out, overwrite)
+    contents = compute(network, examples, settings, name=name or target.stem, progress=progress)
+    return write_run(contents, target, overwrite)
+
+
+def compute(
+    network: Network,
+    examples: Examples,
+    settings: ExtractSettings = ExtractSettings(),
+    *,
+    name: str = "run",
+    progress: bool = True,
+) -> RunContents:
+    """Compute the contents of a run in memory, for those who do not want a file."""
+    _check(examples, settings)
+    n_outputs = network.check(examples)
+    jobs = _jobs(network, examples, settings)
+    sets: dict[str, FeatureSet] = {}
+    with one_thread(), tqdm(jobs, disable=None if progress else True, unit="set") as bar:
+        for job in bar:
+            bar.set_description(job.name)
+            if job.name in sets:
+                raise SettingsError(f"Two feature sets are called '{job.name}'; give one of them another name.")
+            sets[job.name] = _build(job, settings, bar)
+    outputs = network.outputs(examples, settings.tile or 32)
+    remarks = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
+    return RunContents(
+        name=name,
+        network=network.card(n_outputs, _metrics(examples, outputs)),
+        examples=examples,
+        outputs=outputs,
+        sets=sets,
+        provenance=Provenance(
+            settings=settings.shaping(),
+            software=software(),
+            fingerprint=fingerprint(network, examples, settings),
+            remarks=(*dict.fromkeys(remarks), *_remarks(network, examples)),
+        ),
+    )
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes a run, without local suffixes."""
+    versions = {package: metadata.version(package).split("+")[0] for package in _SOFTWARE}
+    return {"feature_lens": __version__, "python": platform.python_version(), **versions}
+
+
+def fingerprint(network: Network, examples: Examples, settings: ExtractSettings) -> str:
+    """sha256 over all that shapes the values of a run: network, learning rates, examples, settings, version."""
+    parts = {
+        "network": network.digest,
+        "learning_rates": network.learning_rates,
+        "examples": examples.digest(),
+        "settings": settings.shaping(),
+        "version": __version__,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Job:
+    name: str
+    design: Callable[[], DesignMatrix]
+    basis: Basis
+
+
+def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> list[_Job]:
+    jobs = [_effective_job(network, examples, wanted, settings) for wanted in settings.sets]
+    known = hidden_layers(network, examples)
+    names = [layer.name for layer in known if layer.usable] if settings.neurons is None else list(settings.neurons)
+    for layer in names:
+        if settings.neurons is not None and layer not in {info.name for info in known}:
+            raise unknown_name("hidden layer", layer, [info.name for info in known])
+        jobs.append(
+            _Job(
+                f"neurons_{layer.replace('.', '_')}",
+                lambda layer=layer: NeuronActivations(network, examples, layer, tile=settings.tile),  # type: ignore[misc]  # mypy cannot infer a default in a lambda
+                Canonical(),
+            )
+        )
+    return jobs
+
+
+def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
+    kind = BASES[wanted.basis]
+    if kind is Eigen:
+        basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
+    elif kind is Canonical:
+        basis = Canonical(settings.rank_outputs)
+    else:
+        basis = kind()
+
+    def design() -> DesignMatrix:
+        return EffectiveFeatures(network, examples, wanted.at, wanted.outputs, layers=wanted.layers, tile=settings.tile)
+
+    return _Job(wanted.title(), design, basis)
+
+
+def _build(job: _Job, settings: ExtractSettings, bar: tqdm[_Job]) -> FeatureSet:
+    design = job.design()
+    seen, shown = 0, time.monotonic()
+
+    def streamed(count: int) -> None:
+        nonlocal seen, shown
+        seen += count
+        if time.monotonic() - shown > 0.2:
+            shown = time.monotonic()
+            bar.set_postfix_str(f"{seen:,} examples streamed")
+
+    design.watch = streamed
+    built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)
+    # A fallback may be taken at any time, so remarks are collected after the last stream.
+    provenance = replace(built.card.provenance, remarks=design.remarks)
+    return replace(built, card=replace(built.card, provenance=provenance))
+
+
+def _check(examples: Examples, settings: ExtractSettings) -> None:
+    if len(examples) < 2:
+        raise ExamplesError("A ranking needs at least two examples, but one came; give more examples.")
+    for what, value in (("keep", settings.keep), ("batch_size", settings.batch_size), ("tile", settings.tile or 1)):
+        if value < 1:
+            raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
+    if not settings.sets and settings.neurons == ():
+        raise SettingsError("A run needs at least one feature set, but none was asked for; give a set or neurons.")
+
+
+def _remarks(network: Network, examples: Examples) -> list[str]:
+    remarks: list[str] = []
+    labels = examples.labels
+    if labels is not None and len(np.unique(labels)) == 1:
+        remarks.append(
+            f"All examples are of one class ({examples.class_name(int(labels[0]))}), so class profiles say nothing."
+        )
+    if examples.training is None:
+        remarks.append("There is no held-out split: all bases are fitted in sample.")
+    if network.initial is None:
+        remarks.append("Initial parameters were not given, so initial features cannot be shown.")
+    return remarks
+
+
+def _metrics(examples: Examples, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Accuracy for class labels, R2 for real targets, per split."""
+    if examples.targets is None:
+        return {}
+    labels = examples.labels
+    splits = {"all": np.ones(len(examples), dtype=bool)}
+    if examples.training is not None:
+        splits = {"training": examples.training, "held-out": ~examples.training}
+    metrics: dict[str, float] = {}
+    for split, chosen in splits.items():
+        if not chosen.any():
+            continue
+        if labels is not None and outputs.shape[1] > 1:
+            metrics[f"accuracy ({split})"] = float((outputs[chosen].argmax(axis=1) == labels[chosen]).mean())
+        elif examples.targets.reshape(len(examples), -1).shape == outputs.shape:
+            residual = outputs[chosen] - examples.targets.reshape(outputs.shape)[chosen]
+            spread = examples.targets[chosen] - examples.targets[chosen].mean(axis=0)
+            total = float(np.square(spread).sum())
+            metrics[f"R2 ({split})"] = 1 - float(np.square(residual).sum()) / total if total > 0 else float("nan")
+    return metrics

@@ -1,0 +1,137 @@
+"""The columns themselves: one feature per weight of the network, or per neuron of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.errors import SettingsError
+from feature_lens.examples import Column
+from feature_lens.feature_set import FeatureSet, ranking_columns
+from feature_lens.features.bases.basis import BASES, Basis, by_spread, ranked, refuse_joined, running, stored_columns
+from feature_lens.features.design import DesignMatrix, Matrix
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.neurons import NeuronActivations
+from feature_lens.ranking import Extremes
+
+RankOutputs = Literal["auto", "all"]
+Values = npt.NDArray[np.float64]
+
+# Up to this many outputs every one of them is ranked.
+MANY_OUTPUTS = 16
+
+
+@BASES.register("canonical")
+class Canonical(Basis):
+    """Every column is a feature: weight features of effective features, ordinary neurons of activations.
+
+    Values of weight features are never stored: all p are ranked by streaming, with mean, standard deviation and
+    extremes. With c <= 16 outputs, or rank_outputs='all', each output is a view; otherwise the views are 'largest'
+    (the value of largest magnitude over outputs, signed, with the output it came from), 'own' (the example's own
+    class, where there are labels) and 'predicted'. Cost of weight features: one stream (two with 'largest'), and
+    p * v * (4 m + batch_size) numbers.
+    """
+
+    def __init__(self, rank_outputs: RankOutputs = "auto") -> None:
+        self.rank_outputs = rank_outputs
+
+    def fit(self, design: DesignMatrix) -> Canonical:
+        """Nothing is learnt; the settings are checked."""
+        if self.rank_outputs not in ("auto", "all"):
+            raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{self.rank_outputs}'; choose one of them.")
+        refuse_joined(design, "canonical")
+        self.fitted_on_, self.n_fitted_ = "nothing (no fit is needed)", 0
+        return self
+
+    def transform(self, design: DesignMatrix) -> Matrix:
+        """The whole design matrix (r, p): r * p numbers, for small ones."""
+        return np.concatenate([block for _, block in design.blocks()])
+
+    def feature_set(self, design: DesignMatrix, name: str, keep: int = 16, batch_size: int = 256) -> FeatureSet:
+        """Weight features (values not stored) of effective features, or neurons (values stored) of activations."""
+        if isinstance(design, NeuronActivations):
+            return self._neurons(design, name, keep, batch_size)
+        if isinstance(design, EffectiveFeatures):
+            return self._weights(design, name, keep, batch_size)
+        raise SettingsError(f"The basis 'canonical' takes weights or neurons, not {type(design).__name__}.")
+
+    def _neurons(self, design: NeuronActivations, name: str, keep: int, batch_size: int) -> FeatureSet:
+        activations, locations = design.activations()
+        values = np.ascontiguousarray(activations.T, dtype=np.float32)[:, None]
+        ranking = ranked(design, values, keep, batch_size)
+        columns = stored_columns(ranking, values, by_spread(ranking))
+        columns["labels"] = np.array([f"{design.layer}[{unit}]" for unit in range(len(values))])
+        columns["layer"] = np.array([design.layer] * len(values))
+        if locations is not None:
+            columns["location"] = np.ascontiguousarray(locations.T)
+            columns["location_shape"] = np.tile(np.array(design.location_shape, dtype=np.int32), (len(values), 1))
+        card = self._card(
+            design,
+            f"Neurons of layer '{design.layer}'",
+            design.description,
+            "Captum's LayerActivation",
+            "activation of the unit",
+        )
+        return FeatureSet(name, ("activation",), card, columns, design.network.parameters)
+
+    def _weights(self, design: EffectiveFeatures, name: str, keep: int, batch_size: int) -> FeatureSet:
+        views, select = self._views(design)
+        ranker = running(design, design.n_columns, len(views), keep, batch_size)
+        q = design.rows_per_example
+        for tile in design.tiles():
+            block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
+            ranker.update(select(block, tile.start).transpose(2, 1, 0), tile.start)
+        ranking = ranker.result()
+        columns = {**ranking_columns(ranking), "order": by_spread(ranking)}
+        if "largest" in views:
+            columns |= _outputs_of_largest(design, ranking.highest, ranking.lowest)
+        chosen = design.parameters
+        if chosen.names != design.network.parameters.names:
+            columns["labels"] = np.array([chosen.label(index) for index in range(chosen.total)])
+        kind, _ = design.card
+        card = self._card(
+            design,
+            f"Weight features: every one of the {kind}",
+            f"One feature per weight: the derivative of an output with respect to that weight. All {chosen.total} are "
+            "ranked; the values of the extremes are kept, not of every example.",
+            "the per-example gradient, entry by entry",
+            "derivative of the output with respect to the weight (times the square root of its learning rate)",
+            kernel_share=1.0 if chosen.names == design.network.parameters.names else None,
+        )
+        return FeatureSet(name, views, card, columns, design.network.parameters)
+
+    def _views(self, design: EffectiveFeatures) -> tuple[tuple[str, ...], Callable[[Values, int], Values]]:
+        """Names of the views, and the function that makes (b, v, p) of them from a block (b, q, p) and its start."""
+        if design.rows_per_example <= MANY_OUTPUTS or self.rank_outputs == "all":
+            return design.views, lambda block, _start: block
+        labels = design.examples.labels
+        outputs = design.network.outputs(design.examples, design.tile).argmax(axis=1)
+
+        def select(block: Values, start: int) -> Values:
+            at = np.arange(len(block))
+            largest = np.take_along_axis(block, np.abs(block).argmax(axis=1)[:, None], axis=1)
+            chosen = [largest, block[at, outputs[start : start + len(block)]][:, None]]
+            if labels is not None:
+                chosen.insert(1, block[at, labels[start : start + len(block)]][:, None])
+            return np.concatenate(chosen, axis=1)
+
+        return ("largest", "predicted") if labels is None else ("largest", "own", "predicted"), select
+
+
+def _outputs_of_largest(design: EffectiveFeatures, highest: Extremes, lowest: Extremes) -> dict[str, Column]:
+    """The output that gave each kept value in the view 'largest', by a second stream; -1 in the other views."""
+    found = {
+        "highest/output": (highest.position, np.full(highest.position.shape, -1, dtype=np.int32)),
+        "lowest/output": (lowest.position, np.full(lowest.position.shape, -1, dtype=np.int32)),
+    }
+    q = design.rows_per_example
+    for tile in design.tiles():
+        block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
+        which = np.abs(block).argmax(axis=1)
+        for position, output in found.values():
+            feature, rank = np.nonzero((position[:, 0] >= tile.start) & (position[:, 0] < tile.start + tile.count))
+            output[feature, 0, rank] = which[position[feature, 0, rank] - tile.start, feature]
+    return {name: output for name, (_, output) in found.items()}
