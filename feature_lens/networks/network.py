@@ -44,6 +44,7 @@ class Network:
     constants: Params
     learning_rates: tuple[float, ...]
     digest: str
+    places: tuple[tuple[str, str], ...]
 
     @classmethod
     def from_module(
@@ -93,6 +94,7 @@ class Network:
             constants=constants,
             learning_rates=_learning_rates(tuple(params), learning_rates or {}),
             digest=_digest(own, params, start, constants),
+            places=_places(own),
         )
 
     @property
@@ -130,7 +132,9 @@ class Network:
         """Outputs (b, c) of inputs (b, ...) at the given parameters; a net of one output may give (b,)."""
         # Clones, because a forward may update a buffer in place and the function must stay the same.
         constants = {key: value.clone() for key, value in self.constants.items()}
-        outputs = functional_call(self.module, (params, constants), (inputs,))
+        values = params | constants
+        placed = {place: values[name] for place, name in self.places}
+        outputs = functional_call(self.module, placed, (inputs,), tie_weights=False)
         if not isinstance(outputs, torch.Tensor):
             raise NetworkError(
                 f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "
@@ -221,6 +225,22 @@ class Network:
 def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
     """Parameters joined into theta (p,)."""
     return torch.cat([value.reshape(-1) for value in params.values()]).numpy()
+
+
+def _places(module: torch.nn.Module) -> tuple[tuple[str, str], ...]:
+    """Each place of a tensor in the module, once per module object, with the name of the tensor that belongs there.
+
+    Tied tensors have several places under one name. A module object that is used under two names must be listed
+    once: functional_call would otherwise restore the swapped-in tensor for good.
+    """
+    name_of: dict[int, str] = {}
+    places: list[tuple[str, str]] = []
+    for path, part in module.named_modules():
+        for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is not None:
+                place = f"{path}.{key}" if path else key
+                places.append((place, name_of.setdefault(id(tensor), place)))
+    return tuple(places)
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:
