@@ -86,13 +86,19 @@ class FeatureSet:
             )
         return feature
 
+    @property
+    def is_canonical(self) -> bool:
+        """Whether feature number mu is entry mu of theta: a weight feature."""
+        named = any(column in self.columns for column in ("labels", "spectrum", "direction", "layer"))
+        return self.parameters is not None and len(self) == self.parameters.total and not named
+
     def label(self, feature: int) -> str:
         """Readable name of a feature."""
         self.check(feature)
         if "labels" in self.columns:
             raw = self.columns["labels"][feature]
             return raw.decode() if isinstance(raw, bytes) else str(raw)
-        if self.parameters is not None:
+        if self.is_canonical and self.parameters is not None:
             return self.parameters.label(feature)
         return f"{self.name} {feature}"
 

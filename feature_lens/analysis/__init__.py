@@ -1,0 +1,99 @@
+"""The reading wing: what a run holds, described, measured, compared, drawn and exported; numpy, no torch.
+
+run        a run opened for reading, with tables and notebook cards
+describe   tables, figures and words on runs, sets and features
+measures   how well features tell classes apart
+compare    two feature sets on the same examples
+render     examples, sheets of examples and signed arrays as PNG
+export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
+"""
+
+from feature_lens.analysis.card import run_card
+from feature_lens.analysis.compare import (
+    Matching,
+    best_matches,
+    jaccard_matrix,
+    similar_features,
+    spearman_matrix,
+)
+from feature_lens.analysis.describe import (
+    QuantileRow,
+    at_rank,
+    class_figures,
+    class_profile,
+    direction_pictures,
+    feature_notes,
+    feature_table,
+    headline,
+    histogram,
+    parameter_shares,
+    quantile_rows,
+    range_row,
+    rank_window,
+    set_table,
+)
+from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name, rows
+from feature_lens.analysis.measures import Selectivity, selectivity, top_purity
+from feature_lens.analysis.render import (
+    ACCENT,
+    CLASS_COLOURS,
+    RENDERERS,
+    SheetGeometry,
+    alt_text,
+    class_colour,
+    contact_sheet,
+    diverging_png,
+    format_value,
+    labelled_sheet,
+    sheet_geometry,
+    thumbnail_png,
+)
+from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
+
+__all__ = [
+    "ACCENT",
+    "CLASS_COLOURS",
+    "EXPORTERS",
+    "RENDERERS",
+    "ExportRequest",
+    "FeatureView",
+    "Matching",
+    "QuantileRow",
+    "Run",
+    "Selectivity",
+    "SheetGeometry",
+    "alt_text",
+    "at_rank",
+    "best_matches",
+    "class_colour",
+    "class_figures",
+    "class_profile",
+    "contact_sheet",
+    "default_view",
+    "direction_pictures",
+    "diverging_png",
+    "export_bytes",
+    "export_name",
+    "feature_notes",
+    "feature_table",
+    "find_runs",
+    "format_value",
+    "headline",
+    "histogram",
+    "jaccard_matrix",
+    "labelled_sheet",
+    "open_run",
+    "parameter_shares",
+    "quantile_rows",
+    "range_row",
+    "rank_window",
+    "rows",
+    "run_card",
+    "selectivity",
+    "set_table",
+    "sheet_geometry",
+    "similar_features",
+    "spearman_matrix",
+    "thumbnail_png",
+    "top_purity",
+]

@@ -236,6 +236,10 @@ class CentredDesign(DesignMatrix):
         self._design = design
         self._mean = mean
 
+    def on(self, positions: npt.NDArray[np.int64]) -> CentredDesign:
+        """The same rows less the same mean, over some of the examples."""
+        return CentredDesign(self._design.on(positions), self._mean)
+
     @property
     def views(self) -> tuple[str, ...]:
         return self._design.views

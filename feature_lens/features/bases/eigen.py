@@ -20,6 +20,11 @@ Side = Literal["auto", "rows", "columns", "matrix_free"]
 # Directions larger than this are not put into a run; the share of each tensor still is.
 _DIRECTION_BYTES = 64 << 20
 
+# Relative residuals: of the features themselves where only products are known, and of the half fits, which are
+# only compared with each other.
+_PRODUCT_TOLERANCE = 1e-10
+_HALF_TOLERANCE = 1e-6
+
 
 @BASES.register("eigen")
 class Eigen(Basis):
@@ -70,62 +75,66 @@ class Eigen(Basis):
             fitted = CentredDesign(fitted, self.mean_)
         with one_thread():
             self.side_ = _side(self.side, fitted.shape, self.dense_limit)
-            total = self._decompose(fitted)
-            if not np.isfinite(self.directions_).all() or self.spectrum_[0] <= 0:
-                raise SettingsError(
-                    "Eigen features need a design matrix that is finite and not zero, but it is not; "
-                    "look for dead outputs or infinite gradients first."
-                )
+            total = {"rows": self._by_rows, "columns": self._by_columns, "matrix_free": self._by_products}[self.side_](
+                fitted
+            )
+            self.directions_ /= np.linalg.norm(self.directions_, axis=1, keepdims=True)
             self.kernel_share_ = float(self.spectrum_.sum() / total)
-            self.groups_ = degenerate_groups(self.spectrum_, self.group_gap)
             self._orient(fitted)
         return self
 
-    def _decompose(self, fitted: DesignMatrix) -> float:
-        """Set spectrum_, directions_ and the half-split subspaces; return the trace of the kernel."""
-        rows, columns = fitted.shape
-        halves = _halves(len(fitted.examples), self.random_state)
-        k = min(self.n_components, rows, columns)
-        if self.side_ == "rows":
-            kernel = fitted.gram()
-            q = fitted.rows_per_example
-            half_rows = [(half[:, None] * q + np.arange(q)).ravel() for half in halves]
-            total = float(np.trace(kernel))
-            values, left = leading_dense(kernel, k, self.random_state)
-            k = self._kept(values)
-            self.directions_ = (fitted.rmatmul(left[:, :k]) / np.sqrt(self.spectrum_)).T
-            overlaps = _overlap_rows(kernel, half_rows, k, self.random_state)
-        elif self.side_ == "columns":
-            grams = [fitted.on(half).cogram() for half in halves if len(half)]
-            cogram = np.sum(grams, axis=0)
-            total = float(np.trace(cogram))
-            values, right = leading_dense(cogram, k, self.random_state)
-            k = self._kept(values)
-            self.directions_ = np.ascontiguousarray(right[:, :k].T)
-            parts = [leading_dense(g, min(k, len(g)), self.random_state, 1e-6)[1] for g in grams]
-            overlaps = parts[0].T @ parts[1] if len(parts) == 2 else None
-        else:
-            total = fitted.squared_norm()
-            values, right = leading_matrix_free(_normal(fitted), columns, k, self.random_state, 1e-10)
-            k = self._kept(values)
-            self.directions_ = np.ascontiguousarray(right[:, :k].T)
-            parts = [
-                leading_matrix_free(
-                    _normal(fitted.on(half)),
-                    columns,
-                    min(k, len(half) * fitted.rows_per_example),
-                    self.random_state,
-                    1e-4,
-                )[1]
-                for half in halves
-                if len(half)
-            ]
-            overlaps = parts[0].T @ parts[1] if len(parts) == 2 else None
-        self.directions_ /= np.linalg.norm(self.directions_, axis=1, keepdims=True)
-        self.stability_ = _stability(overlaps, degenerate_groups(self.spectrum_, self.group_gap))
+    def _by_rows(self, fitted: DesignMatrix) -> float:
+        """Decompose the kernel (r, r); return its trace. The half fits are blocks of it."""
+        kernel = fitted.gram()
+        total = _usable(float(np.trace(kernel)))
+        values, left = leading_dense(kernel, self._wanted(fitted), self.random_state)
+        k = self._keep(values)
+        self.directions_ = (fitted.rmatmul(left[:, :k]) / np.sqrt(self.spectrum_)).T
+        q = fitted.rows_per_example
+        halves = [(half[:, None] * q + np.arange(q)).ravel() for half in self._halves(fitted)]
+        self._compare_halves(_overlap_rows(kernel, halves, k, self.random_state))
         return total
 
-    def _kept(self, values: Matrix) -> int:
+    def _by_columns(self, fitted: DesignMatrix) -> float:
+        """Decompose the cogram (p, p); return its trace. The half fits add up to it."""
+        halves = [fitted.on(half).cogram() for half in self._halves(fitted)]
+        cogram = np.sum(halves, axis=0)
+        total = _usable(float(np.trace(cogram)))
+        values, right = leading_dense(cogram, self._wanted(fitted), self.random_state)
+        k = self._keep(values)
+        self.directions_ = np.ascontiguousarray(right[:, :k].T)
+        parts = [leading_dense(half, k, self.random_state, _HALF_TOLERANCE)[1] for half in halves]
+        self._compare_halves(parts[0].T @ parts[1] if len(parts) == 2 else None)
+        return total
+
+    def _by_products(self, fitted: DesignMatrix) -> float:
+        """Decompose by streamed products alone; return the trace of the kernel."""
+        total = _usable(fitted.squared_norm())
+        side, seed = fitted.shape[1], self.random_state
+        values, right = leading_matrix_free(_normal(fitted), side, self._wanted(fitted), seed, _PRODUCT_TOLERANCE)
+        k = self._keep(values)
+        self.directions_ = np.ascontiguousarray(right[:, :k].T)
+        parts = [
+            leading_matrix_free(_normal(fitted.on(half)), side, k, seed, _HALF_TOLERANCE)[1]
+            for half in self._halves(fitted)
+        ]
+        self._compare_halves(parts[0].T @ parts[1] if len(parts) == 2 else None)
+        return total
+
+    def _wanted(self, fitted: DesignMatrix) -> int:
+        return min(self.n_components, *fitted.shape)
+
+    def _halves(self, fitted: DesignMatrix) -> list[npt.NDArray[np.int64]]:
+        """Two random halves of the fitted examples; one part where there is one example."""
+        n = len(fitted.examples)
+        shuffled = np.random.default_rng(self.random_state).permutation(n)
+        return [np.sort(half) for half in (shuffled[: n // 2], shuffled[n // 2 :]) if len(half)]
+
+    def _compare_halves(self, overlap: Matrix | None) -> None:
+        self.groups_ = degenerate_groups(self.spectrum_, self.group_gap)
+        self.stability_ = _stability(overlap, self.groups_)
+
+    def _keep(self, values: Matrix) -> int:
         kept = max(1, int(np.count_nonzero(values > self.drop * values[0])))
         self.spectrum_ = values[:kept].copy()
         return kept
@@ -243,16 +252,21 @@ def _normal(design: DesignMatrix) -> Apply:
     return apply
 
 
-def _halves(n: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    shuffled = np.random.default_rng(seed).permutation(n)
-    return [np.sort(shuffled[: n // 2]), np.sort(shuffled[n // 2 :])]
+def _usable(total: float) -> float:
+    """The trace of a kernel when it is finite and positive; raises SettingsError otherwise."""
+    if not np.isfinite(total) or total <= 0:
+        raise SettingsError(
+            "Eigen features need a design matrix that is finite and not zero, but it is not; "
+            "look for dead outputs or infinite gradients first."
+        )
+    return total
 
 
 def _overlap_rows(kernel: Matrix, half_rows: list[npt.NDArray[np.int64]], k: int, seed: int) -> Matrix | None:
     """V_A^T V_B of two half fits from the kernel alone: U_A^T H_AB U_B / (S_A S_B)."""
-    if min(len(rows) for rows in half_rows) == 0:
+    if len(half_rows) < 2:
         return None
-    fits = [leading_dense(kernel[np.ix_(rows, rows)], min(k, len(rows)), seed, 1e-6) for rows in half_rows]
+    fits = [leading_dense(kernel[np.ix_(rows, rows)], min(k, len(rows)), seed, _HALF_TOLERANCE) for rows in half_rows]
     (a_values, a), (b_values, b) = fits
     scale_a, scale_b = (np.sqrt(np.maximum(values, np.finfo(float).tiny)) for values in (a_values, b_values))
     overlap: Matrix = (a.T @ kernel[np.ix_(*half_rows)] @ b) / scale_a[:, None] / scale_b

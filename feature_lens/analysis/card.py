@@ -1,0 +1,43 @@
+"""The card of a run as text, for the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+from feature_lens.analysis.headline import headline
+from feature_lens.run_contents import RunContents
+
+_WIDTH = 100
+
+
+def run_card(run: RunContents) -> str:
+    """What a run found and holds: one sentence, then network, examples and feature sets. Cost of the headline."""
+    network, examples = run.network, run.examples
+    training = examples.training
+    split = "" if training is None else f", {int(training.sum()):,} training and {int((~training).sum()):,} held-out"
+    lines = [
+        *textwrap.wrap(headline(run), _WIDTH),
+        "",
+        f"run       {run.name}  (fingerprint {run.provenance.fingerprint[:12]})",
+        f"network   {network.name}: {network.parameters.total:,} parameters in {len(network.parameters.names)} tensors, "
+        f"{network.n_outputs} outputs",
+        *(f"          {name} {value:.3g}" for name, value in network.metrics.items()),
+        f"examples  {len(examples):,} {examples.modality.kind} of shape {'x'.join(map(str, examples.modality.shape))}{split}",
+        "",
+    ]
+    for name, feature_set in run.sets.items():
+        card = feature_set.card
+        share = "" if card.kernel_share is None else f", {card.kernel_share:.1%} of the kernel"
+        kept = "all values" if feature_set.stores_values else "extremes and moments"
+        lines.append(f"set       {name}: {len(feature_set):,} features, {len(feature_set.views)} views, {kept}{share}")
+        lines += _indented(card.title)
+        if card.equals:
+            lines += _indented(f"equals {card.equals}")
+    for remark in run.provenance.remarks:
+        first, *rest = textwrap.wrap(remark, _WIDTH - 10)
+        lines += ["", f"remark    {first}", *(f"          {line}" for line in rest)]
+    return "\n".join(lines) + "\n"
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 10)

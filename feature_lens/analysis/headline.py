@@ -1,0 +1,179 @@
+"""What a run found, in one sentence: which kind of feature singles out classes best.
+
+Kinds are compared on one statistic: for every class the feature (and sign) that singles it out best is chosen on the
+training examples, and its AUROC is then taken on the held-out examples; the figure of a kind is the mean over
+classes. Choosing and measuring on different examples keeps a kind with more features from winning by their number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from feature_lens.analysis.measures import class_auroc
+from feature_lens.analysis.orders import value_matrix
+from feature_lens.feature_set import FeatureSet
+from feature_lens.run_contents import RunContents
+
+LOGITS = "the network's own logits"
+RANDOM = "random directions"
+_COLUMNS = ["kind", "set", "features", "views", "chosen_auroc", "median_selectivity", "measured_on"]
+
+
+def class_figures(run: RunContents, seed: int = 0) -> pd.DataFrame:
+    """One row per kind, best first: kind, set, features, views, chosen_auroc, median_selectivity, measured_on.
+
+    Kinds are the sets with stored values (in their score, else in all their views, each of which counts as a
+    feature), the network's outputs, and random directions: a seeded random orthogonal mixture of the values of the
+    first eigen set. chosen_auroc: see the module. median_selectivity: median over features of the best
+    max(AUROC, 1 - AUROC). Both on held-out examples, or in sample where there is no split. No rows without two
+    classes. Cost: one sort per feature, k v n log n; kept with the run, which never changes.
+    """
+    kept: dict[int, pd.DataFrame] = run.__dict__.setdefault("_class_figures", {})
+    if seed not in kept:
+        kept[seed] = _measured(run, seed)
+    return kept[seed].copy()
+
+
+def _measured(run: RunContents, seed: int) -> pd.DataFrame:
+    labels = run.examples.labels
+    if labels is None or len(np.unique(labels)) < 2:
+        return pd.DataFrame(columns=_COLUMNS)
+    choosing, measuring, words = _parts(run, labels)
+    rows = []
+    for kind, set_name, views, values in _kinds(run, seed):
+        chosen, median = _figures(values, labels, choosing, measuring)
+        rows.append((kind, set_name, len(values) // views, views, chosen, median, words))
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return table.sort_values("chosen_auroc", ascending=False, kind="stable", na_position="last", ignore_index=True)
+
+
+def _parts(run: RunContents, labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], str]:
+    every = np.arange(len(labels))
+    training = run.examples.training
+    if training is None:
+        return every, every, "all examples (in sample)"
+    held_out = np.flatnonzero(~training)
+    chosen = np.flatnonzero(training)
+    if len(np.unique(labels[held_out])) < 2 or len(np.unique(labels[chosen])) < 2:
+        return every, every, "all examples (in sample)"
+    return chosen, held_out, "held-out examples"
+
+
+def _kinds(run: RunContents, seed: int) -> list[tuple[str, str, int, npt.NDArray[np.float32]]]:
+    """Kind, set, views and values (features * views, n) of all that is compared."""
+    kinds = []
+    for feature_set in run.sets.values():
+        if feature_set.stores_values:
+            values, views = _all_values(feature_set)
+            kinds.append((_kind_name(run, feature_set), feature_set.name, views, values))
+    kinds.append((LOGITS, "", 1, np.asarray(run.outputs, dtype=np.float32).T))
+    eigen = next((s for s in run.sets.values() if s.stores_values and "spectrum" in s), None)
+    if eigen is not None:
+        values, _ = _all_values(eigen)
+        usable = values[np.isfinite(values).all(axis=1)]
+        if len(usable):
+            kinds.append((RANDOM, eigen.name, 1, _random_directions(usable, seed)))
+    return kinds
+
+
+def _kind_name(run: RunContents, feature_set: FeatureSet) -> str:
+    """The title of a set up to a colon, with the set's name where the title is not the only one."""
+    titles = [other.card.title.partition(":")[0] for other in run.sets.values()]
+    title = feature_set.card.title.partition(":")[0]
+    if not title:
+        return f"set '{feature_set.name}'"
+    return title if titles.count(title) == 1 else f"{title} '{feature_set.name}'"
+
+
+def _all_values(feature_set: FeatureSet) -> tuple[npt.NDArray[np.float32], int]:
+    if "score" in feature_set.views:
+        return value_matrix(feature_set, "score"), 1
+    values = feature_set.read("values").astype(np.float32, copy=False)
+    return values.reshape(-1, values.shape[-1]), len(feature_set.views)
+
+
+def _random_directions(values: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+    normal = np.random.default_rng(seed).standard_normal((len(values), len(values)))
+    orthogonal, _ = np.linalg.qr(normal)
+    return (orthogonal @ values.astype(np.float64)).astype(np.float32)
+
+
+def _figures(
+    values: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    choosing: npt.NDArray[np.int64],
+    measuring: npt.NDArray[np.int64],
+) -> tuple[float, float]:
+    first, first_classes = class_auroc(values[:, choosing], labels[choosing])
+    second, second_classes = class_auroc(values[:, measuring], labels[measuring])
+    best = np.nanmax(np.where(np.isnan(second), -1, np.maximum(second, 1 - second)), axis=1)
+    median = float(np.median(best[best >= 0])) if (best >= 0).any() else float("nan")
+    shared, at_first, at_second = np.intersect1d(first_classes, second_classes, return_indices=True)
+    reached = []
+    for place in range(len(shared)):
+        chosen, measured = first[:, at_first[place]], second[:, at_second[place]]
+        known = ~np.isnan(chosen) & ~np.isnan(measured)
+        if known.any():
+            feature = int(np.where(known, np.abs(chosen - 0.5), -1).argmax())
+            # The sign is chosen too: a feature that falls where the class is counts as well as one that rises.
+            reached.append(measured[feature] if chosen[feature] >= 0.5 else 1 - measured[feature])
+    return (float(np.mean(reached)) if reached else float("nan")), median
+
+
+def headline(run: RunContents) -> str:
+    """One sentence on what the run found, with figures: which kind has the features that single out classes best.
+
+    Neurons, the network's own outputs or random directions are named first where they win. Without two classes it
+    says what was computed instead.
+    """
+    table = class_figures(run)
+    table = table[table["chosen_auroc"].notna()]
+    if table.empty:
+        return _without_classes(run)
+    where = str(table["measured_on"].iloc[0])
+    chosen = "chosen on the training examples" if where.startswith("held-out") else "chosen on the same examples"
+    names = [str(kind) for kind in table["kind"]]
+    counts = [_count(int(k), int(v)) for k, v in zip(table["features"], table["views"], strict=True)]
+    figures = [_figure(float(auroc)) for auroc in table["chosen_auroc"]]
+    best, *rest = [(f"{_small(n)} ({c})", f) for n, c, f in zip(names, counts, figures, strict=True)]
+    after = f", followed by {_listed([f'{kind} {figure}' for kind, figure in rest])}" if rest else ""
+    return (
+        f"{_large(best[0])} single out the classes best: the best one per class, {chosen}, "
+        f"reaches a mean AUROC of {best[1]} on {where}{after}."
+    )
+
+
+def _count(features: int, views: int) -> str:
+    return f"{features:,}" if views == 1 else f"{features:,} in {views} views"
+
+
+def _figure(auroc: float) -> str:
+    """Three decimals, more just below 1, so that only a perfect figure reads as one."""
+    for decimals in (3, 4, 5):
+        if auroc == 1 or round(auroc, decimals) < 1:
+            return f"{auroc:.{decimals}f}"
+    return "above 0.99999"
+
+
+def _large(title: str) -> str:
+    return title[:1].upper() + title[1:]
+
+
+def _small(title: str) -> str:
+    """A title inside a sentence: the first letter small unless the word is an abbreviation."""
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1] if parts else ""
+
+
+def _without_classes(run: RunContents) -> str:
+    sets = _listed([f"{len(s):,} of '{s.name}'" for s in run.sets.values()])
+    what = "have one class only" if run.examples.labels is not None else "have no class labels"
+    return (
+        f"{len(run.examples):,} examples were ranked by features ({sets or 'none'}); the examples {what}, "
+        "so how well features single out classes is not measured."
+    )
