@@ -79,7 +79,9 @@ def train_digits(recipe: Recipe = Recipe(), progress: Progress = lambda epochs, 
     torch.set_num_threads(1)  # the same rounding whatever the number of cores
     try:
         for _ in progress(range(recipe.epochs), "training"):
-            for batch in torch.randperm(len(inputs), generator=generator).split(recipe.batch):
+            shuffled = torch.randperm(len(inputs), generator=generator)
+            for start in range(0, len(inputs), recipe.batch):
+                batch = shuffled[start : start + recipe.batch]
                 optimiser.zero_grad()
                 # Squared loss summed over outputs, as in the regression that the effective features belong to.
                 loss = (module(inputs[batch]) - targets[batch]).square().sum(dim=1).mean() / 2

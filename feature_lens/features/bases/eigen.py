@@ -179,8 +179,8 @@ class Eigen(Basis):
         if q > 1:
             columns |= {"profile": self.profile_, "energy": self.energy_}
         columns |= self._direction_columns(design)
-        kind, _ = design.card
-        title = f"Eigen features of the {kind}"
+        kind, outputs = design.card
+        title = f"Eigen features of the {kind}, {outputs.split(':')[0]}"
         card = self._card(
             design,
             title,

@@ -1,0 +1,221 @@
+"""Pictures: every modality and odd shape is drawn, pixels are where geometry says, bytes are the same each time."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from feature_lens.analysis import tiles
+from feature_lens.analysis.render import (
+    CLASS_COLOURS,
+    RENDERERS,
+    alt_text,
+    class_colour,
+    contact_sheet,
+    diverging_png,
+    format_value,
+    labelled_sheet,
+    sheet_geometry,
+    thumbnail_png,
+)
+from feature_lens.errors import SettingsError
+from feature_lens.examples import Examples, Modality
+
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+
+
+def picture(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def drawn(inputs: Any, modality: Modality | None = None, size: int = 96, **more: Any) -> np.ndarray:
+    return picture(thumbnail_png(Examples.from_arrays(inputs, modality=modality, **more), 0, size))
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_every_modality_is_drawn_the_same_each_time(modality: str) -> None:
+    examples = synthetic.contents(5, modality).examples
+    assert examples.modality.kind in RENDERERS
+    first = thumbnail_png(examples, 2)
+    assert first == thumbnail_png(examples, 2)
+    assert picture(first).shape == (96, 96, 3)
+    assert len(np.unique(picture(first).reshape(-1, 3), axis=0)) > 1
+    assert first != thumbnail_png(examples, 3)
+    assert b"tIME" not in first
+
+
+def test_a_grey_image_is_enlarged_by_whole_pixels() -> None:
+    inputs = np.linspace(0, 16, 64).reshape(1, 64)
+    found = drawn(inputs, Modality("image", (1, 8, 8), 0, 16))
+    expected = np.repeat(np.repeat((inputs.reshape(8, 8) / 16 * 255).round(), 12, 0), 12, 1)
+    np.testing.assert_array_equal(found, np.repeat(expected[..., None], 3, 2).astype(np.uint8))
+
+
+def test_limits_are_those_of_the_modality_or_of_the_example() -> None:
+    inputs = np.array([[[[2.0, 4.0]]]])
+    assert drawn(inputs, Modality("image", (1, 1, 2), 0, 8), 16)[8, [2, 12], 0].tolist() == [64, 128]
+    assert drawn(inputs, None, 16)[8, [2, 12], 0].tolist() == [0, 255]
+    assert drawn(inputs, Modality("image", (1, 1, 2), 3, 3), 16)[8, [2, 12], 0].tolist() == [128, 128]
+
+
+def test_three_channels_are_colours() -> None:
+    inputs = np.zeros((1, 3, 4, 4))
+    inputs[0, 1] = 1
+    assert drawn(inputs)[48, 48].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_other_numbers_of_channels_are_all_shown(channels: int) -> None:
+    for lit in range(channels):
+        inputs = np.zeros((1, channels, 6, 6))
+        inputs[0, lit] = 1
+        found = drawn(inputs, Modality("image", (channels, 6, 6), 0, 1))
+        white = (found == 255).all(axis=2)
+        assert 300 < white.sum() < 96 * 96 / channels * 1.6
+
+
+@pytest.mark.parametrize(
+    ("inputs", "modality"),
+    [
+        (np.ones((1, 1, 1, 40)), None),
+        (np.ones((1, 1, 40, 1)), None),
+        (np.full((1, 1, 5, 5), 7.0), None),
+        (np.random.default_rng(0).random((1, 3, 300, 200)), None),
+        (np.ones((1, 1, 1, 4000)), None),
+        (np.zeros((1, 1, 1)), None),
+        (np.ones((1, 2, 9)), None),
+        (np.random.default_rng(0).random((1, 1, 5000)), None),
+        (np.zeros((1, 3)), None),
+        (np.random.default_rng(0).standard_normal((1, 1000)), None),
+        (-np.ones((1, 1)), None),
+        (np.arange(200)[None], None),
+        (np.array([[1, -1, 10**9]]), None),
+        (np.zeros((1, 1, 1, 1, 1)), None),
+        (np.array([[True, False]]), None),
+        (np.array([[3.5, 1.0]]), Modality("tokens", (2,))),
+    ],
+)
+@pytest.mark.parametrize("size", [16, 96, 250])
+def test_odd_shapes_are_drawn(inputs: np.ndarray, modality: Modality | None, size: int) -> None:
+    assert drawn(inputs, modality, size).shape == (size, size, 3)
+
+
+def test_bars_point_up_in_red_and_down_in_blue() -> None:
+    found = drawn(np.array([[1.0, -1.0]]))
+    assert found[20, 25].tolist() == [178, 24, 43]
+    assert found[70, 70].tolist() == [33, 102, 172]
+    assert found[70, 25].tolist() == [255, 255, 255]
+
+
+def test_words_of_the_vocabulary_are_written() -> None:
+    words = drawn(np.array([[0, 1]]), vocabulary=["aa", "b"])
+    assert not np.array_equal(words, drawn(np.array([[0, 1]])))
+    assert np.array_equal(words, drawn(np.array([[1, 0]]), vocabulary=["b", "aa"]))
+
+
+def test_a_renderer_that_fails_or_is_missing_gives_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = synthetic.contents(3, "vector").examples
+    text = np.asarray(tiles.draw_text(examples, 0, 96))
+
+    def failing(examples: Examples, position: int, size: int) -> Image.Image:
+        raise ValueError
+
+    monkeypatch.setitem(RENDERERS._entries, "vector", failing)
+    np.testing.assert_array_equal(picture(thumbnail_png(examples, 0)), text)
+    monkeypatch.delitem(RENDERERS._entries, "vector")
+    np.testing.assert_array_equal(picture(thumbnail_png(examples, 0)), text)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_tiles_are_where_geometry_says(modality: str) -> None:
+    run = synthetic.contents(20, modality)
+    positions = [4, 0, 19, 7, 7]
+    plain = Image.open(io.BytesIO(contact_sheet(run.examples, positions, 48, 3)))
+    geometry = sheet_geometry(5, 48, 3)
+    assert plain.size == geometry.sheet_size(5) == (8 + 3 * 56, 8 + 2 * 56)
+    assert geometry.tile_box(4) == (8 + 56, 8 + 56, 8 + 56 + 48, 8 + 56 + 48)
+    labelled = Image.open(io.BytesIO(labelled_sheet(run, positions, [1.0] * 5, highlight=[4, 7])))
+    wide = sheet_geometry(5, labelled=True)
+    assert labelled.size == wide.sheet_size(5)
+    for index, position in enumerate(positions):
+        tile = picture(thumbnail_png(run.examples, position, 48))
+        np.testing.assert_array_equal(np.asarray(plain.crop(geometry.tile_box(index))), tile)
+        tile = picture(thumbnail_png(run.examples, position))
+        np.testing.assert_array_equal(np.asarray(labelled.crop(wide.tile_box(index))), tile)
+
+
+def test_sheets_show_frames_values_and_emptiness() -> None:
+    run = synthetic.contents(10)
+    plain = labelled_sheet(run, [1, 2], [1.0, 2.0])
+    assert plain == labelled_sheet(run, np.array([1, 2]), np.array([1.0, 2.0], dtype=np.float32))
+    assert plain != labelled_sheet(run, [1, 2], [1.0, 2.0], highlight={2})
+    assert plain != labelled_sheet(run, [1, 2], [1.0, -2.0])
+    assert Image.open(io.BytesIO(contact_sheet(run.examples, []))).size == (112, 112)
+    assert Image.open(io.BytesIO(labelled_sheet(run, [], []))).size == (112, 146)
+    with pytest.raises(SettingsError, match="one value per example"):
+        labelled_sheet(run, [1], [])
+    with pytest.raises(SettingsError, match="at least 8 px"):
+        contact_sheet(run.examples, [1], size=4)
+
+
+def test_alt_text_says_what_is_seen() -> None:
+    run = synthetic.contents(10)
+    assert run.examples.labels is not None
+    name = run.examples.class_name(int(run.examples.labels[3]))
+    assert alt_text(run, [3], [-1.5], "Lowest") == f"Lowest: 3 ({name}) -1.50"
+    assert alt_text(run, [], []) == "Examples: no example"
+
+
+def test_diverging_palette_has_a_neutral_zero_and_shared_limits() -> None:
+    found = picture(diverging_png(np.array([[-2.0, 0.0, 1.0, np.nan]]), 2.0, 3))
+    assert found.shape == (3, 12, 3)
+    assert found[1, 1].tolist() == [33, 102, 172]
+    assert found[1, 4].tolist() == [247, 247, 247]
+    assert found[1, 7].tolist() == [212, 136, 145]
+    assert found[1, 10].tolist() == [255, 255, 255]
+    assert (picture(diverging_png(np.zeros((2, 2)))) == 247).all()
+    assert picture(diverging_png(np.array([[9.0]]), 1.0, 1))[0, 0].tolist() == [178, 24, 43]
+    with pytest.raises(SettingsError, match="two dimensions"):
+        diverging_png(np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.234, "+1.23"),
+        (-0.004561, "-0.00456"),
+        (999.7, "+1000"),
+        (12345.0, "+12300"),
+        (1.2e7, "+1.20e+07"),
+        (-1e-9, "-1.00e-09"),
+        (0.0, "0"),
+        (-0.0, "0"),
+        (1.5, "+1.50"),
+        (float("nan"), "nan"),
+        (float("inf"), "+inf"),
+        (float("-inf"), "-inf"),
+        (1.797e308, "+1.80e+308"),
+    ],
+)
+def test_values_have_three_digits_and_a_sign(value: float, text: str) -> None:
+    assert format_value(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+@settings(deadline=None)
+def test_a_formatted_value_is_within_half_a_percent(value: float) -> None:
+    assert float(format_value(value)) == pytest.approx(value, rel=5.01e-3, abs=0)
+    assert format_value(abs(value), signed=False).lstrip("-") == format_value(-abs(value)).lstrip("-")
+
+
+def test_class_colours_differ_and_come_round() -> None:
+    assert class_colour(0) == "#0072B2"
+    assert len(set(CLASS_COLOURS)) == 28
+    assert class_colour(29) == class_colour(1)
