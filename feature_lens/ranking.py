@@ -9,6 +9,7 @@ same whatever the order or grouping in which examples arrive.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,12 +176,10 @@ class RunningRanking:
         self._first[fresh] = start + (~finite).argmax(axis=-1)[fresh]
 
     def _compact(self) -> None:
-        falling = np.concatenate(self._falling, axis=-1)
-        rising = np.concatenate(self._rising, axis=-1)
-        if falling.shape[-1] > self._keep:
-            falling = np.partition(falling, falling.shape[-1] - self._keep, axis=-1)[..., -self._keep :]
-            rising = np.partition(rising, self._keep - 1, axis=-1)[..., : self._keep]
-        self._falling, self._rising, self._buffered = [falling], [rising], 0
+        with ThreadPoolExecutor(2) as both:  # numpy selects without holding the interpreter
+            falling = both.submit(_largest, self._falling, self._keep)
+            rising = both.submit(_smallest, self._rising, self._keep)
+            self._falling, self._rising, self._buffered = [falling.result()], [rising.result()], 0
 
     def _extremes(self, keys: npt.NDArray[np.uint64], ranks: npt.NDArray[np.uint64], empty: np.uint64) -> Extremes:
         missing = keys == empty
@@ -221,6 +220,20 @@ class RunningRanking:
             first_nonfinite=self._first,
             class_mean=class_mean,
         )
+
+
+def _largest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:
+    keys = np.concatenate(parts, axis=-1)
+    if keys.shape[-1] > keep:
+        keys.partition(keys.shape[-1] - keep, axis=-1)
+    return keys[..., -keep:].copy()
+
+
+def _smallest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:
+    keys = np.concatenate(parts, axis=-1)
+    if keys.shape[-1] > keep:
+        keys.partition(keep - 1, axis=-1)
+    return keys[..., :keep].copy()
 
 
 def rank_values(

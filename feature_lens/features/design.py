@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.linalg.blas import dsyrk
 from threadpoolctl import threadpool_limits
 
 from feature_lens.examples import Examples
@@ -134,10 +135,7 @@ class DesignMatrix(ABC):
         n = len(self.examples)
         for start in range(first, n, self.tile):
             positions = np.minimum(np.arange(start, start + self.tile), n - 1)
-            inputs = self.network.tensor(self.examples.inputs[start : min(start + self.tile, n)])
-            count = inputs.shape[0]
-            if count < self.tile:
-                inputs = torch.cat([inputs, inputs[-1:].expand(self.tile - count, *inputs.shape[1:])])
+            inputs, count = self._padded(start)
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
             try:
@@ -147,6 +145,14 @@ class DesignMatrix(ABC):
             if self.watch is not None:
                 self.watch(count)
             yield Tile(start, count, values)
+
+    def _padded(self, start: int) -> tuple[torch.Tensor, int]:
+        """Inputs of the tile at `start`, filled up with its last example, and how many of them count."""
+        inputs = self.network.tensor(self.examples.inputs[start : start + self.tile])
+        count = inputs.shape[0]
+        if count < self.tile:
+            inputs = torch.cat([inputs, inputs[-1:].expand(self.tile - count, *inputs.shape[1:])])
+        return inputs, count
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
         """Stream the matrix: row slices and their rows (b, p), without padding."""
@@ -175,11 +181,14 @@ class DesignMatrix(ABC):
 
     def cogram(self) -> Matrix:
         """Phi^T Phi (p, p). Cost r p^2."""
-        total = np.zeros((self.n_columns, self.n_columns))
+        # One triangle, accumulated in place: adding whole products would cost as much as making them.
+        total = np.zeros((self.n_columns, self.n_columns), order="F")
         with one_thread():
             for _, block in self.blocks():
-                total += block.T @ block
-        return total
+                total = dsyrk(1.0, block.T, beta=1.0, c=total, overwrite_c=1)
+        whole: Matrix = total + total.T
+        whole[np.diag_indices_from(whole)] /= 2
+        return whole
 
     def matmul(self, v: Matrix) -> Matrix:
         """Phi v: (p, k) or (p,) -> (r, k) or (r,)."""

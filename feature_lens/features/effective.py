@@ -59,6 +59,7 @@ class EffectiveFeatures(DesignMatrix):
         self.n_parameters = self.parameters.total
         self.tile = tile_size(tile, self.reduction.quantities(self.n_outputs) * self.n_parameters)
         self._scale: npt.NDArray[np.float64] = np.sqrt(np.repeat(self.parameters.learning_rates, self.parameters.sizes))
+        self._plain = bool((self._scale == 1).all())
         self._jacobian = Jacobian(network, network.at(at), self.reduction, self.parameters.names)
 
     @property
@@ -93,7 +94,9 @@ class EffectiveFeatures(DesignMatrix):
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
         labels = self.examples.labels
         own = np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions]
-        jacobian = as_matrix(self._jacobian(inputs, torch.as_tensor(own))) * self._scale
+        jacobian = as_matrix(self._jacobian(inputs, torch.as_tensor(own)))
+        if not self._plain:
+            jacobian = jacobian * self._scale
         values: Matrix = jacobian.reshape(self.tile * self.rows_per_example, self.n_columns)
         return values
 

@@ -7,7 +7,6 @@ taken is logged and kept as a remark of the run.
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 
@@ -17,7 +16,7 @@ from torch.func import jacrev, vmap
 from feature_lens.errors import NetworkError
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
-from feature_lens.networks.network import Params
+from feature_lens.networks.network import Params, copied
 
 _LOG = logging.getLogger("feature_lens")
 _AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
@@ -116,13 +115,7 @@ class Jacobian:
 
     def _module_at_params(self) -> torch.nn.Module:
         if self._loop_module is None:
-            memo = {
-                id(value): value.detach().clone()
-                for part in self._network.module.modules()
-                for value in vars(part).values()
-                if isinstance(value, torch.Tensor) and not value.is_leaf
-            }
-            module = copy.deepcopy(self._network.module, memo)
+            module = copied(self._network.module)
             with torch.no_grad():
                 for key, parameter in module.named_parameters():
                     if key in self._params:

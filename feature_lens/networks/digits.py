@@ -125,7 +125,7 @@ def write_shipped(folder: Path, recipe: Recipe = Recipe()) -> None:
         save_file(state, folder / name)
         sums[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     card: dict[str, Any] = {
-        "made by": "python -c \"from pathlib import Path; from feature_lens.networks.digits import write_shipped; "
+        "made by": 'python -c "from pathlib import Path; from feature_lens.networks.digits import write_shipped; '
         "write_shipped(Path('data/digits'))\"",
         "data": "sklearn.datasets.load_digits (UCI optical recognition of handwritten digits, CC BY 4.0)",
         "licence": "MIT",

@@ -67,7 +67,7 @@ class Network:
         Raises NetworkError for dropout in training mode, batch statistics in use, no trainable or a non-finite
         parameter; CheckpointError for a state that does not fit.
         """
-        own = _copied(module)
+        own = _checked_copy(module)
         _refuse_training_behaviour(own)
         if trained is not None:
             _load(own, _state(trained), "trained")
@@ -243,23 +243,27 @@ def _places(module: torch.nn.Module) -> tuple[tuple[str, str], ...]:
     return tuple(places)
 
 
-def _copied(module: torch.nn.Module) -> torch.nn.Module:
+def copied(module: torch.nn.Module) -> torch.nn.Module:
     """A deep copy that also works where a hook (weight_norm) left a computed tensor on a module."""
-    if not isinstance(module, torch.nn.Module):
-        raise NetworkError(
-            f"A network is made from a torch.nn.Module, but {type(module).__name__} came; give a module."
-        )
     memo: dict[int, Any] = {}
     for part in module.modules():
         for value in vars(part).values():
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(module, memo)
+
+
+def _checked_copy(module: torch.nn.Module) -> torch.nn.Module:
+    if not isinstance(module, torch.nn.Module):
+        raise NetworkError(
+            f"A network is made from a torch.nn.Module, but {type(module).__name__} came; give a module."
+        )
     for name, parameter in module.named_parameters():
         if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
             raise NetworkError(f"Parameter '{name}' has no shape yet; run the module once on an example first.")
         if not parameter.is_floating_point():
             raise NetworkError(f"Parameter '{name}' holds {parameter.dtype}, but real numbers are needed; convert it.")
-    own = copy.deepcopy(module, memo)
+    own = copied(module)
     for parameter in own.parameters():
         parameter.grad = None
     return own

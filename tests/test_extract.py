@@ -1,0 +1,188 @@
+"""Whole runs: what extract writes is right, complete, and the same bytes whatever the batch size or thread count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import Cnn, mlp
+from oracles import made
+from torch import nn
+
+from feature_lens.analysis import open_run
+from feature_lens.errors import ExamplesError, OutputError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.extract import ExtractSettings, SetSettings, compute, extract, fingerprint
+from feature_lens.networks import Network
+
+SMALL = ExtractSettings(
+    sets=(
+        SetSettings("eigen", n_components=4),
+        SetSettings("eigen", "trace", n_components=3),
+        SetSettings("eigen", "output:1", n_components=3, centred=True),
+        SetSettings("unit"),
+        SetSettings("canonical"),
+        SetSettings("eigen", at="initial", n_components=3),
+        SetSettings("eigen", layers=("4",), n_components=3, name="last_layer"),
+    ),
+    keep=4,
+    tile=8,
+)
+
+
+def _problem() -> tuple[Network, Examples]:
+    torch.manual_seed(0)
+    start, module = mlp(), mlp()
+    _, examples = made(module, (5,), 30, 3)
+    return Network.from_module(module.eval(), initial=start.state_dict(), name="toy"), examples
+
+
+def test_a_run_holds_every_set_that_was_asked_for(tmp_path: Path) -> None:
+    network, examples = _problem()
+    path = extract(network, examples, tmp_path / "run.h5", SMALL, progress=False)
+    with open_run(path) as run:
+        assert list(run.sets) == [
+            *("eigen", "eigen_trace", "eigen_output_1_centred", "unit", "weights", "eigen_initial", "last_layer"),
+            *("neurons_0", "neurons_1", "neurons_2", "neurons_3"),
+        ]
+        assert run.name == "run"
+        np.testing.assert_array_equal(np.asarray(run.outputs), network.outputs(examples))
+        assert run.network.initial is not None
+        assert set(run.network.metrics) == {"accuracy (training)", "accuracy (held-out)"}
+        assert run.provenance.fingerprint == fingerprint(network, examples, SMALL)
+        assert run.provenance.settings["keep"] == 4
+        assert {"torch", "numpy", "python", "feature_lens"} <= set(run.provenance.software)
+        assert "+" not in run.provenance.software["torch"]
+
+
+@pytest.mark.parametrize("module", ["mlp", "cnn"])
+def test_the_same_bytes_for_any_batch_size_and_thread_count(module: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network, examples = made(*((mlp(), (5,), 50, 3) if module == "mlp" else (Cnn(), (2, 9, 9), 20, 4)))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads, batch_size in ((1, 1), (2, 7), (2, 1000)):
+            torch.set_num_threads(threads)
+            settings = ExtractSettings(
+                sets=(SetSettings("eigen", n_components=4), SetSettings("unit"), SetSettings("canonical")),
+                tile=8,
+                batch_size=batch_size,
+            )
+            path = extract(
+                network, examples, tmp_path / f"{threads}_{batch_size}.h5", settings, name="x", progress=False
+            )
+            found.append(path.read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_order_of_examples_changes_no_ranking() -> None:
+    network, examples = _problem()
+    order = np.random.default_rng(0).permutation(30)
+    turned = Examples.from_arrays(
+        np.asarray(examples.inputs)[order], np.asarray(examples.targets)[order], ids=examples.ids[order]
+    )
+    straight = Examples.from_arrays(np.asarray(examples.inputs), examples.targets)
+    settings = ExtractSettings(sets=(SetSettings("canonical"),), neurons=(), keep=5, tile=1)
+    one, other = (compute(network, e, settings, progress=False) for e in (straight, turned))
+    a = one.examples.ids[one.sets["weights"].read("highest/position")]
+    b = other.examples.ids[other.sets["weights"].read("highest/position")]
+    np.testing.assert_array_equal(a, b)
+
+
+def test_fingerprints_change_with_whatever_shapes_values() -> None:
+    network, examples = _problem()
+    base = fingerprint(network, examples, SMALL)
+    others = [
+        fingerprint(Network.from_module(network.module.requires_grad_(True)), examples, SMALL),
+        fingerprint(network, examples.from_arrays(np.asarray(examples.inputs) + 1), SMALL),
+        fingerprint(network, examples, ExtractSettings(keep=5)),
+        fingerprint(network, examples, ExtractSettings(tile=4)),
+    ]
+    assert len({base, *others}) == 5
+    assert fingerprint(network, examples, ExtractSettings(batch_size=3)) == fingerprint(
+        network, examples, ExtractSettings(batch_size=9)
+    )
+
+
+def test_one_class_is_remarked_and_one_example_refused(tmp_path: Path) -> None:
+    network, examples = _problem()
+    inputs = np.asarray(examples.inputs)
+    one_class = Examples.from_arrays(inputs, np.ones(30, dtype=int), class_names=("ant", "bee", "cat"))
+    contents = compute(network, one_class, ExtractSettings(sets=(SetSettings("unit"),), neurons=()), progress=False)
+    assert "All examples are of one class (bee), so class profiles say nothing." in contents.provenance.remarks
+    assert any("in sample" in remark for remark in contents.provenance.remarks)
+    with pytest.raises(ExamplesError, match="at least two examples, but one came"):
+        extract(network, Examples.from_arrays(inputs[:1]), tmp_path / "run.h5", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    network, examples = _problem()
+    bad = [
+        (ExtractSettings(keep=0), "'keep' must be at least 1"),
+        (ExtractSettings(batch_size=0), "'batch_size' must be at least 1"),
+        (ExtractSettings(tile=-1), "'tile' must be at least 1"),
+        (ExtractSettings(sets=(), neurons=()), "at least one feature set"),
+        (ExtractSettings(sets=(SetSettings("eigne"),)), "Did you mean 'eigen'"),
+        (ExtractSettings(sets=(SetSettings("unit"), SetSettings("unit"))), "Two feature sets are called 'unit'"),
+        (ExtractSettings(neurons=("9",)), "hidden layer"),
+    ]
+    for settings, sentence in bad:
+        with pytest.raises(SettingsError, match=sentence):
+            extract(network, examples, tmp_path / "run.h5", settings, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_output_is_tried_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, examples = _problem()
+    (tmp_path / "run.h5").write_text("precious")
+    monkeypatch.setattr("feature_lens.extract.compute", lambda *a, **k: pytest.fail("computed"))
+    with pytest.raises(OutputError, match="exists already"):
+        extract(network, examples, tmp_path / "run.h5")
+    assert (tmp_path / "run.h5").read_text() == "precious"
+
+
+class _Root(nn.Module):
+    """Infinite gradients where the first input is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x @ self.weight.T).abs() * x[:, :1].abs()).sqrt()
+
+
+def test_non_finite_features_are_counted_and_named() -> None:
+    inputs = np.random.default_rng(0).random((12, 3))
+    inputs[5, 0] = 0
+    settings = ExtractSettings(sets=(SetSettings("canonical"),), neurons=(), tile=4)
+    contents = compute(Network.from_module(_Root().eval()), Examples.from_arrays(inputs), settings, progress=False)
+    weights = contents.sets["weights"]
+    counted = weights.read("n_nonfinite")
+    assert counted.max() == 1
+    assert (weights.read("first_nonfinite")[counted == 1] == 5).all()
+    assert not (weights.read("highest/position")[counted == 1] == 5).any()
+    with pytest.raises(SettingsError, match="finite and not zero"):
+        compute(
+            Network.from_module(_Root().eval()),
+            Examples.from_arrays(inputs),
+            ExtractSettings(sets=(SetSettings("eigen"),), neurons=()),
+            progress=False,
+        )
+
+
+def test_regression_targets_are_scored_by_r2() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(4, 2)
+    inputs = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    with torch.no_grad():
+        targets = module(torch.as_tensor(inputs)).numpy()
+    examples = Examples.from_arrays(inputs, targets)
+    contents = compute(Network.from_module(module), examples, ExtractSettings(neurons=()), progress=False)
+    assert contents.network.metrics["R2 (all)"] == pytest.approx(1)

@@ -1,0 +1,265 @@
+"""Ordinary neurons against plain forward hooks, and each known trap of taking activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerActivation
+from networks import Cnn, Decoder, Recurrent, mlp
+from oracles import made
+from torch import nn
+from torch.nn import functional
+
+from feature_lens.errors import NetworkError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.features import neurons
+from feature_lens.features.bases import Canonical, Eigen
+from feature_lens.features.neurons import NeuronActivations, hidden_layers
+from feature_lens.networks import Network
+
+
+class Functional(nn.Module):
+    """Non-linearities without modules of their own: one pure, one in place; one layer is never reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(4, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.third(self.second(functional.relu(self.first(x))).relu_())
+
+
+class Twice(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.act, self.out = nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.act(self.inner(torch.sin(self.inner(x)))))
+
+
+class Block(nn.Module):
+    """A transformer block over (b, t, d), read out as a mean over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.up, self.act, self.down, self.readout = nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.norm(x)
+        h = x + self.attention(z, z, z)[0]
+        return self.readout((h + self.down(self.act(self.up(h)))).mean(dim=1))
+
+
+def conv() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(36, 3),
+    )
+
+
+def conv1d() -> nn.Module:
+    return nn.Sequential(nn.Conv1d(2, 5, 3), nn.ReLU(), nn.Conv1d(5, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(24, 2))
+
+
+TABLE: dict[str, tuple[Any, tuple[int, ...], dict[str, tuple[str, int, tuple[int, ...]]]]] = {
+    "mlp": (
+        mlp,
+        (5,),
+        {
+            "0": ("pre-activation", 7, ()),
+            "1": ("post-activation", 7, ()),
+            "2": ("pre-activation", 6, ()),
+            "3": ("post-activation", 6, ()),
+        },
+    ),
+    "functional": (Functional, (5,), {"first": ("pre-activation", 6, ()), "second": ("pre-activation", 4, ())}),
+    "conv": (
+        conv,
+        (1, 8, 8),
+        {
+            "0": ("pre-activation", 4, (6, 6)),
+            "1": ("pre-activation", 4, (6, 6)),
+            "2": ("post-activation", 4, (6, 6)),
+            "3": ("post-activation", 4, (3, 3)),
+        },
+    ),
+    "groups": (
+        Cnn,
+        (2, 9, 9),
+        {
+            "0": ("pre-activation", 6, (5, 5)),
+            "1": ("post-activation", 6, (5, 5)),
+            "2": ("pre-activation", 8, (3, 3)),
+            "3": ("post-activation", 8, (3, 3)),
+        },
+    ),
+    "conv1d": (
+        conv1d,
+        (2, 9),
+        {
+            "0": ("pre-activation", 5, (7,)),
+            "1": ("post-activation", 5, (7,)),
+            "2": ("pre-activation", 4, (6,)),
+            "3": ("post-activation", 4, (6,)),
+        },
+    ),
+    "block": (
+        Block,
+        (3, 4),
+        {
+            "norm": ("activation", 4, (3,)),
+            "up": ("pre-activation", 8, (3,)),
+            "act": ("post-activation", 8, (3,)),
+            "down": ("activation", 4, (3,)),
+        },
+    ),
+    "nested": (
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), nn.Sequential(nn.Linear(4, 2))),
+        (3,),
+        {"0.0": ("pre-activation", 4, ()), "0.1": ("post-activation", 4, ())},
+    ),
+}
+
+
+def _by_hook(network: Network, examples: Examples, layer: str) -> np.ndarray:
+    """What a plain hook sees, kept before anything can write into it."""
+    kept: list[torch.Tensor] = []
+    part = dict(network.module.named_modules())[layer]
+    hook = part.register_forward_hook(lambda _m, _i, out: kept.append(out.detach().clone()))
+    with torch.no_grad():
+        network.module(network.tensor(examples.inputs))
+    hook.remove()
+    return kept[0].numpy()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_activations_equal_those_of_a_hook(name: str) -> None:
+    torch.manual_seed(0)
+    make, shape, wanted = TABLE[name]
+    network, examples = made(make(), shape, 7, 2)
+    found = {info.name: info for info in hidden_layers(network, examples) if info.usable}
+    assert {n: (i.label, i.width, i.positions) for n, i in found.items()} == wanted
+    for layer, info in found.items():
+        oracle = np.moveaxis(_by_hook(network, examples, layer), info.unit_axis, 1)
+        flat = oracle.reshape(*oracle.shape[:2], -1)
+        for reduce in ("max", "mean", "absmax"):
+            design = NeuronActivations(network, examples, layer, reduce=reduce, tile=3)  # type: ignore[arg-type]  # a loop over its values
+            values, locations = design.activations()
+            if reduce == "mean" or not info.positions:
+                np.testing.assert_allclose(values, flat.mean(axis=2), rtol=1e-12)
+                assert locations is None
+            else:
+                where = (flat if reduce == "max" else np.abs(flat)).argmax(axis=2)
+                np.testing.assert_array_equal(locations, where)
+                np.testing.assert_allclose(values, np.take_along_axis(flat, where[..., None], 2)[..., 0], rtol=1e-12)
+            np.testing.assert_array_equal(np.concatenate([block for _, block in design.blocks()]), values)
+
+
+def test_the_copy_computes_the_same_function() -> None:
+    network, examples = made(conv(), (1, 8, 8), 5, 2)
+    x = network.tensor(examples.inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(network.module(x), network(network.trained, x))
+
+
+def test_captum_takes_the_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    class Recorder(LayerActivation):  # type: ignore[misc]  # Captum ships no types
+        def attribute(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().attribute(*args, **kwargs)
+            seen.append((type(self.layer).__name__, tuple(found.shape)))
+            return found + 1000
+
+    monkeypatch.setattr(neurons, "LayerActivation", Recorder)
+    network, examples = made(mlp(), (5,), 7, 2)
+    for info in hidden_layers(network, examples):
+        values, _ = NeuronActivations(network, examples, info.name, tile=4).activations()
+        assert (values > 900).all()
+    assert seen == [
+        (kind, (4, w)) for kind, w in (("Linear", 7), ("Tanh", 7), ("Linear", 6), ("GELU", 6)) for _ in (0, 1)
+    ]
+
+
+def test_a_functional_relu_is_told() -> None:
+    network, examples = made(Functional(), (5,), 4, 2)
+    first, second = hidden_layers(network, examples)
+    assert "functional relu follows" in first.remark
+    assert "functional relu follows" in second.remark
+    values, _ = NeuronActivations(network, examples, "second").activations()
+    assert (values < 0).any()
+    assert "pre-activation" in NeuronActivations(network, examples, "second").description
+
+
+def test_layers_that_cannot_be_shown_say_why() -> None:
+    cases = [
+        (Twice(), (4,), "inner", "called 2 times"),
+        (Recurrent(nn.LSTM), (5, 3), "recurrent", "returns a tuple"),
+        (Recurrent(nn.GRU), (5, 3), "recurrent", "returns a tuple"),
+        (Block(), (3, 4), "attention", "returns a tuple"),
+        (Functional(), (5,), "unused", "does not; choose one of first, second, third"),
+    ]
+    for module, shape, layer, reason in cases:
+        network, examples = made(module, shape, 4, 2)
+        assert layer not in [info.name for info in hidden_layers(network, examples) if info.usable]
+        with pytest.raises(NetworkError, match=reason):
+            NeuronActivations(network, examples, layer)
+    network, examples = made(Functional(), (5,), 4, 2)
+    with pytest.raises(SettingsError, match="Did you mean 'first'"):
+        NeuronActivations(network, examples, "firts")
+    with pytest.raises(SettingsError, match="max, mean or absmax"):
+        NeuronActivations(network, examples, "first", reduce="median")  # type: ignore[arg-type]  # what a user may type
+
+
+def test_tokens_are_taken_as_they_are() -> None:
+    torch.manual_seed(0)
+    examples = Examples.from_arrays(np.random.default_rng(0).integers(0, 11, (6, 4)))
+    network = Network.from_module(Decoder().eval())
+    names = {info.name: info for info in hidden_layers(network, examples)}
+    assert names["mlp.0"].label == "pre-activation"
+    assert names["embed"].positions == (4,)
+    values, locations = NeuronActivations(network, examples, "mlp.1").activations()
+    assert values.shape == (6, 16)
+    assert locations is not None
+    assert locations.max() <= 3
+
+
+def test_hooks_of_the_user_stay_and_none_are_left() -> None:
+    module = mlp()
+    calls: list[int] = []
+    module[0].register_forward_hook(lambda *_: calls.append(1))
+    network, examples = made(module, (5,), 4, 2)
+    hidden_layers(network, examples)
+    NeuronActivations(network, examples, "1").activations()
+    for part in (*module.modules(), *network.module.modules()):
+        assert len(part._forward_hooks) == (1 if part in (module[0], network.module[0]) else 0)
+        assert not part._forward_pre_hooks
+
+
+def test_neurons_become_a_set_and_have_principal_components() -> None:
+    network, examples = made(conv(), (1, 8, 8), 9, 3)
+    design = NeuronActivations(network, examples, "2", tile=4)
+    built = Canonical().fit(design).feature_set(design, "neurons_2", keep=3)
+    values, locations = design.activations()
+    np.testing.assert_allclose(built.values(1, "activation"), values[:, 1].astype(np.float32))
+    np.testing.assert_array_equal(built.read("location"), locations.T if locations is not None else None)
+    assert built.read("location_shape").tolist() == [[6, 6]] * 4
+    assert built.label(1) == "2[1]"
+    assert built.card.equals == "Captum's LayerActivation"
+    pca = Eigen(3, centred=True).fit(design)
+    fitted = values[examples.fitting] - values[examples.fitting].mean(axis=0)
+    np.testing.assert_allclose(pca.spectrum_, np.linalg.svd(fitted, compute_uv=False)[:3] ** 2, rtol=1e-9)
+    assert "principal component analysis" in pca.feature_set(design, "pca").card.equals
