@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from feature_lens.analysis import Run, open_run
     from feature_lens.examples import Examples, Modality
     from feature_lens.extract import ExtractSettings, SetSettings, compute, extract
@@ -34,8 +35,6 @@ _HOMES = {
     "open_run": "feature_lens.analysis",
 }
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Canonical",
     "EffectiveFeatures",
@@ -56,6 +55,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("feature_lens")
     if name not in _HOMES:
         raise AttributeError(f"module 'feature_lens' has no attribute '{name}'; it has {', '.join(sorted(_HOMES))}")
     return getattr(import_module(_HOMES[name]), name)

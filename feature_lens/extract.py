@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from feature_lens import __version__
 from feature_lens.cards import Provenance
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -32,7 +31,7 @@ from feature_lens.run_contents import RunContents
 from feature_lens.store import check_writable, write_run
 
 At = Literal["effective", "initial"]
-_SOFTWARE = ("torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
+_SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def compute(
 def software() -> dict[str, str]:
     """Versions of what computes a run, without local suffixes."""
     versions = {package: metadata.version(package).split("+")[0] for package in _SOFTWARE}
-    return {"feature_lens": __version__, "python": platform.python_version(), **versions}
+    return {"python": platform.python_version(), **versions}
 
 
 def fingerprint(network: Network, examples: Examples, settings: ExtractSettings) -> str:
@@ -162,7 +161,7 @@ def fingerprint(network: Network, examples: Examples, settings: ExtractSettings)
         "learning_rates": network.learning_rates,
         "examples": examples.digest(),
         "settings": settings.shaping(),
-        "version": __version__,
+        "version": metadata.version("feature_lens"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
