@@ -7,6 +7,9 @@ classes. Choosing and measuring on different examples keeps a kind with more fea
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -134,15 +137,30 @@ def headline(run: RunContents) -> str:
         return _without_classes(run)
     where = str(table["measured_on"].iloc[0])
     chosen = "chosen on the training examples" if where.startswith("held-out") else "chosen on the same examples"
-    names = [str(kind) for kind in table["kind"]]
-    counts = [_count(int(k), int(v)) for k, v in zip(table["features"], table["views"], strict=True)]
-    figures = [_figure(float(auroc)) for auroc in table["chosen_auroc"]]
-    best, *rest = [(f"{_small(n)} ({c})", f) for n, c, f in zip(names, counts, figures, strict=True)]
-    after = f", followed by {_listed([f'{kind} {figure}' for kind, figure in rest])}" if rest else ""
+    table = table.assign(family=[_family(run, k, s) for k, s in zip(table["kind"], table["set"], strict=True)])
+    best, *rest = table.drop_duplicates("family").to_dict("records")
+    after = f"; after them come {_listed([_best_of(row) for row in rest])}" if rest else ""
     return (
-        f"{_large(best[0])} single out the classes best: the best one per class, {chosen}, "
-        f"reaches a mean AUROC of {best[1]} on {where}{after}."
+        f"{_large(_named(best))} single out the classes best: the best one per class, {chosen}, "
+        f"reaches a mean AUROC of {_figure(best['chosen_auroc'])} on {where}{after}."
     )
+
+
+def _family(run: RunContents, kind: str, set_name: str) -> str:
+    """What a row competes as: logits, random directions, neurons, effective or initial features."""
+    return kind if kind in (LOGITS, RANDOM) else run.sets[set_name].card.design.partition(",")[0]
+
+
+def _named(row: dict[Hashable, Any]) -> str:
+    return f"{_small(row['kind'])} ({_count(row['features'], row['views'])})"
+
+
+def _best_of(row: dict[Hashable, Any]) -> str:
+    """A family within the list of the others, by the best of its sets."""
+    figure = _figure(row["chosen_auroc"])
+    if row["kind"] in (LOGITS, RANDOM):
+        return f"{_named(row)} at {figure}"
+    return f"{row['family']} at {figure} ({_small(row['kind'])}, {_count(row['features'], row['views'])})"
 
 
 def _count(features: int, views: int) -> str:

@@ -1,0 +1,38 @@
+"""Takes the README's pictures from the real app on the demo run; started by `make screenshots`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from browser_driver import Tab, chromium, served
+
+from feature_lens.extract import extract
+from feature_lens.networks.digits import digits_examples, shipped_digits
+
+FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
+PICTURES = {
+    "overview": "overview",
+    "browse": "browse?set=eigen",
+    "feature": "feature?set=eigen&feature=2",
+    "compare": "compare?set=eigen&feature=2&set_b=neurons_3",
+    "export": "export?set=eigen&which=one&feature=2&format=zip",
+}
+
+
+def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = extract(shipped_digits(), digits_examples(), folder / "digits.h5", name="digits")
+        with chromium() as browser, served([run], folder) as address:
+            tab = Tab(browser)
+            for picture, place in PICTURES.items():
+                tab.go(address + place)
+                tab.fine()
+                tab.page.screenshot(path=FOLDER / f"{picture}.png")
+            tab.close()
+
+
+if __name__ == "__main__":
+    main()
