@@ -222,6 +222,29 @@ class RunningRanking:
         )
 
 
+class RunningHistogram:
+    """Counts of finite values in bins of equal width from each feature's minimum to its maximum, tile by tile.
+
+    `counts` (k, v, bins); a constant feature has all its values in the first bin. Cost k*v*n.
+    """
+
+    def __init__(self, minimum: npt.NDArray[np.float32], maximum: npt.NDArray[np.float32], bins: int = 40) -> None:
+        self._low = minimum.astype(np.float64)[..., None]
+        width = maximum.astype(np.float64)[..., None] - self._low
+        self._per_unit = np.divide(bins, width, out=np.zeros_like(width), where=width > 0)
+        self._start = (np.arange(minimum.size, dtype=np.int64) * bins).reshape(*minimum.shape, 1)
+        self.counts = np.zeros((*minimum.shape, bins), dtype=np.int32)
+
+    def update(self, values: Floats) -> None:
+        """Take the values (k, v, b) of a tile of examples."""
+        bins = self.counts.shape[-1]
+        tile = np.asarray(values).astype(np.float32)
+        finite = np.isfinite(tile)
+        place = (np.where(finite, tile, self._low) - self._low) * self._per_unit
+        flat = self._start + np.clip(place.astype(np.int64), 0, bins - 1)
+        self.counts += np.bincount(flat[finite], minlength=self.counts.size).reshape(self.counts.shape).astype(np.int32)
+
+
 def _largest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:
     keys = np.concatenate(parts, axis=-1)
     if keys.shape[-1] > keep:

@@ -8,6 +8,8 @@ import torch
 from networks import Cnn, mlp
 from oracles import dense_jacobian, made
 from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from feature_lens.errors import SettingsError
@@ -218,6 +220,11 @@ def test_weight_features_are_ranked_as_a_sort_of_all_of_them(
     np.testing.assert_allclose(built.read("std"), values.astype(float).std(axis=2), atol=1e-9)
     spread = np.sqrt(np.square(values.astype(float).std(axis=2)).mean(axis=1))
     assert (np.diff(spread[built.read("order")]) <= 1e-9).all()
+    for k, v in ((0, 0), (7, 1), (102, 2)):
+        counts, _ = np.histogram(values[k, v], bins=40)
+        # A value on an edge may fall to either side of it by rounding.
+        assert np.abs(np.cumsum(built.read("histogram")[k, v]) - np.cumsum(counts)).max() <= 1
+    assert (built.read("histogram").sum(axis=2) == 40).all()
     assert not built.stores_values
     assert len(built) == problem[0].parameters.total
 
@@ -301,6 +308,13 @@ def test_impossible_settings_are_refused(problem: tuple[Network, Examples]) -> N
             value.zero_()
     with pytest.raises(SettingsError, match="finite and not zero"):
         Eigen(2).fit(EffectiveFeatures(dead, problem[1].__class__.from_arrays(np.ones((4, 5)))))
+
+
+def test_a_basis_is_a_step_of_a_pipeline(problem: tuple[Network, Examples]) -> None:
+    design = EffectiveFeatures(*problem)
+    steps = make_pipeline(Eigen(5), StandardScaler())
+    np.testing.assert_allclose(steps.fit_transform(design).std(axis=0), 1)
+    assert steps.named_steps["eigen"].spectrum_.shape == (5,)
 
 
 def test_few_components_where_the_kernel_has_low_rank() -> None:

@@ -24,6 +24,7 @@ from torch import nn
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.reductions import REDUCTIONS as REDUCTIONS_REGISTERED
 from feature_lens.networks import Network
 
 REFERENCE = np.load(Path(__file__).parent / "reference" / "ntk.npz")
@@ -175,6 +176,19 @@ def test_scalar_reductions_are_gradients_of_that_scalar(name: str) -> None:
     wanted = dense_jacobian(module, np.asarray(examples.inputs), REDUCTIONS[name], examples.labels)[:, 0]
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
     assert features.views == ("score",)
+
+
+@pytest.mark.parametrize("name", list(REDUCTIONS_REGISTERED))
+def test_every_registered_reduction_conforms(name: str) -> None:
+    network, examples = made(mlp(), (5,), 8, 3)
+    features = EffectiveFeatures(network, examples, outputs=name, tile=3)
+    rows = [block for _, block in features.blocks()]
+    assert np.concatenate(rows).shape == features.shape
+    assert features.shape[0] == 8 * len(features.views)
+    kernel = features.gram()
+    np.testing.assert_allclose(kernel, kernel.T)
+    assert np.linalg.eigvalsh(kernel)[0] > -1e-10 * np.trace(kernel)
+    assert REDUCTIONS_REGISTERED[name].description in features.card[1]
 
 
 def test_callable_reduction() -> None:

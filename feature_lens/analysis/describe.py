@@ -21,6 +21,7 @@ __all__ = [
     "class_profile",
     "default_view",
     "direction_pictures",
+    "feature_histogram",
     "feature_notes",
     "feature_table",
     "headline",
@@ -73,6 +74,22 @@ def histogram(values: npt.NDArray[np.floating], bins: int = 40) -> pd.DataFrame:
     if not (np.diff(edges) > 0).all():  # constant, or closer together than numbers can be told apart
         return pd.DataFrame({"low": [low], "high": [high], "count": [len(finite)]})
     counts, edges = np.histogram(finite, bins=edges)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts})
+
+
+def feature_histogram(feature_set: FeatureSet, feature: int, view: str) -> pd.DataFrame | None:
+    """Columns low, high, count of one feature's finite values: from the values where they are stored, else from the
+    counts that were made when it was ranked; None where the set has neither."""
+    if feature_set.stores_values:
+        return histogram(feature_set.values(feature, view))
+    at = feature_set.check(feature), feature_set.view_index(view)
+    if "histogram" not in feature_set:
+        return None
+    counts = np.asarray(feature_set.column("histogram")[at])
+    low, high = (float(feature_set.column(name)[at]) for name in ("minimum", "maximum"))
+    if not np.isfinite(low) or low == high:
+        return histogram(np.full(int(counts.sum()), low))
+    edges = np.linspace(low, high, len(counts) + 1)
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts})
 
 

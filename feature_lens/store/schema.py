@@ -90,6 +90,13 @@ SET: Final = (
     Element(
         "values", "k v n", "f", "value of every example; absent for sets that are too large to keep", optional=True
     ),
+    Element(
+        "histogram",
+        "k v b",
+        "i",
+        "counts in b equal bins from minimum to maximum, where values are absent",
+        optional=True,
+    ),
     Element("labels", "k", "S", "name of each feature; absent where feature number = entry of theta", optional=True),
     Element("spectrum", "k", "f", "eigenvalue of the kernel on the fitted examples", optional=True),
     Element("group", "k", "i", "number of the group of near-degenerate eigenvalues a feature is in", optional=True),

@@ -25,21 +25,21 @@ class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no 
 
     `fit(design)` learns on the training examples (all, where there is no split) and returns self; `transform(design)`
     gives activations (r, k), rows as in the design; `feature_set` ranks and describes them. What was learnt ends
-    in an underscore.
+    in an underscore. `y` is there for scikit-learn's pipelines and not used.
     """
 
     fitted_on_: str
     n_fitted_: int
 
     @abstractmethod
-    def fit(self: B, design: DesignMatrix) -> B:
+    def fit(self: B, design: DesignMatrix, y: None = None) -> B:
         """Learn the combinations; returns self."""
 
     @abstractmethod
     def transform(self, design: DesignMatrix) -> Matrix:
         """Activations (r, k) of every row of the design."""
 
-    def fit_transform(self, design: DesignMatrix) -> Matrix:
+    def fit_transform(self, design: DesignMatrix, y: None = None) -> Matrix:
         """`fit`, then `transform` of the same design."""
         return self.fit(design).transform(design)
 

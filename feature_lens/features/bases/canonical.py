@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.errors import SettingsError
-from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.features.bases.basis import BASES, Basis, by_spread, ranked, refuse_joined, running, stored_columns
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
-from feature_lens.ranking import Extremes
+from feature_lens.ranking import Extremes, RunningHistogram
 
 RankOutputs = Literal["auto", "all"]
 Values = npt.NDArray[np.float64]
@@ -31,14 +30,14 @@ class Canonical(Basis):
     Values of weight features are never stored: all p are ranked by streaming, with mean, standard deviation and
     extremes. With c <= 16 outputs, or rank_outputs='all', each output is a view; otherwise the views are 'largest'
     (the value of largest magnitude over outputs, signed, with the output it came from), 'own' (the example's own
-    class, where there are labels) and 'predicted'. Cost of weight features: one stream (two with 'largest'), and
+    class, where there are labels) and 'predicted'. Cost of weight features: two streams (the second for histograms), and
     p * v * (4 m + batch_size) numbers.
     """
 
     def __init__(self, rank_outputs: RankOutputs = "auto") -> None:
         self.rank_outputs = rank_outputs
 
-    def fit(self, design: DesignMatrix) -> Canonical:
+    def fit(self, design: DesignMatrix, y: None = None) -> Canonical:
         """Nothing is learnt; the settings are checked."""
         if self.rank_outputs not in ("auto", "all"):
             raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{self.rank_outputs}'; choose one of them.")
@@ -86,8 +85,15 @@ class Canonical(Basis):
             ranker.update(select(block, tile.start).transpose(2, 1, 0), tile.start)
         ranking = ranker.result()
         columns = {**ranking_columns(ranking), "order": by_spread(ranking)}
-        if "largest" in views:
-            columns |= _outputs_of_largest(design, ranking.highest, ranking.lowest)
+        histogram = RunningHistogram(ranking.minimum, ranking.maximum)
+        sources = [_Source(end) for end in (ranking.highest, ranking.lowest)] if "largest" in views else []
+        for tile in design.tiles():
+            block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
+            histogram.update(select(block, tile.start).transpose(2, 1, 0))
+            for source in sources:
+                source.update(block, tile.start)
+        columns["histogram"] = histogram.counts
+        columns |= {f"{end}/output": s.output for end, s in zip(("highest", "lowest"), sources, strict=False)}
         chosen = design.parameters
         if chosen.names != design.network.parameters.names:
             columns["labels"] = np.array([chosen.label(index) for index in range(chosen.total)])
@@ -121,17 +127,15 @@ class Canonical(Basis):
         return ("largest", "predicted") if labels is None else ("largest", "own", "predicted"), select
 
 
-def _outputs_of_largest(design: EffectiveFeatures, highest: Extremes, lowest: Extremes) -> dict[str, Column]:
-    """The output that gave each kept value in the view 'largest', by a second stream; -1 in the other views."""
-    found = {
-        "highest/output": (highest.position, np.full(highest.position.shape, -1, dtype=np.int32)),
-        "lowest/output": (lowest.position, np.full(lowest.position.shape, -1, dtype=np.int32)),
-    }
-    q = design.rows_per_example
-    for tile in design.tiles():
-        block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
+class _Source:
+    """Which output gave each kept value of one end in the view 'largest' (the first view); -1 in the others."""
+
+    def __init__(self, end: Extremes) -> None:
+        self._position = end.position[:, 0]
+        self.output = np.full(end.position.shape, -1, dtype=np.int32)
+
+    def update(self, block: Values, start: int) -> None:
+        """Take the rows (b, q, p) of a tile."""
         which = np.abs(block).argmax(axis=1)
-        for position, output in found.values():
-            feature, rank = np.nonzero((position[:, 0] >= tile.start) & (position[:, 0] < tile.start + tile.count))
-            output[feature, 0, rank] = which[position[feature, 0, rank] - tile.start, feature]
-    return {name: output for name, (_, output) in found.items()}
+        feature, rank = np.nonzero((self._position >= start) & (self._position < start + len(block)))
+        self.output[feature, 0, rank] = which[self._position[feature, rank] - start, feature]

@@ -63,7 +63,7 @@ class Eigen(Basis):
         self.group_gap = group_gap
         self.random_state = random_state
 
-    def fit(self, design: DesignMatrix) -> Eigen:
+    def fit(self, design: DesignMatrix, y: None = None) -> Eigen:
         """Learn directions on the training examples; raises SettingsError for impossible settings or a zero matrix."""
         if self.n_components < 1:
             raise SettingsError(f"At least one eigen feature must be asked for, not {self.n_components}.")

@@ -25,7 +25,7 @@ class Unit(Basis):
     Cost: one stream.
     """
 
-    def fit(self, design: DesignMatrix) -> Unit:
+    def fit(self, design: DesignMatrix, y: None = None) -> Unit:
         """Find the units; raises SettingsError where the design has none."""
         refuse_joined(design, "unit")
         if not isinstance(design, EffectiveFeatures):
