@@ -1,0 +1,86 @@
+"""How the app is started: the command line of its server and a port for it. Imports no Streamlit."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from feature_lens.errors import AppError
+
+ADDRESS: Final = "127.0.0.1"
+MAIN: Final = Path(__file__).with_name("main.py")
+CONFIG: Final = Path(__file__).with_name(".streamlit") / "config.toml"
+PORTS_TRIED: Final = 100
+
+
+def command(paths: Iterable[Path | str], port: int, base_path: str | None = None, headless: bool = True) -> list[str]:
+    """The command that serves the app on `paths` (run files or folders of them); meant for exec, so that a signal ends it.
+
+    -P keeps the user's working directory from shadowing modules. Paths are made absolute: they mean what they
+    meant to the user, and none can be taken for an option.
+    """
+    return [
+        *(sys.executable, "-P", "-m", "streamlit", "run", str(MAIN)),
+        *_flags(),
+        *("--server.port", str(port)),
+        *("--server.headless", str(headless).lower()),
+        *("--server.baseUrlPath", _trimmed(base_path)),
+        "--",
+        *(str(Path(path).absolute()) for path in paths),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The environment to start the command in: the present one without the user's Streamlit settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
+
+
+def url(port: int, base_path: str | None = None) -> str:
+    """Address of the app in a browser."""
+    base = _trimmed(base_path)
+    return f"http://{ADDRESS}:{port}/{base}{'/' if base else ''}"
+
+
+def port_in_use(port: int) -> bool:
+    """Whether something listens on this port already."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # Without this a port whose last connection has just closed would count as busy for a minute.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError:
+            return True
+    return False
+
+
+def free_port(start: int = 8501) -> int:
+    """The first free port from `start` on; raises AppError when none of the next hundred is free."""
+    for port in range(start, min(start + PORTS_TRIED, 65536)):
+        if not port_in_use(port):
+            return port
+    raise AppError(f"None of the {PORTS_TRIED} ports from {start} on is free; choose another start with --port.")
+
+
+def _trimmed(base_path: str | None) -> str:
+    return (base_path or "").strip("/")
+
+
+def _flags() -> list[str]:
+    """The packaged settings as flags, which outrank every settings file; the theme needs none, it only comes last."""
+    flags: list[str] = []
+    for section, options in tomllib.loads(CONFIG.read_text(encoding="utf-8")).items():
+        if section == "theme":
+            continue
+        for name, value in _scalars(options):
+            flags += [f"--{section}.{name}", value]
+    return flags
+
+
+def _scalars(options: Mapping[str, object]) -> Iterable[tuple[str, str]]:
+    for name, value in options.items():
+        yield name, str(value).lower() if isinstance(value, bool) else str(value)

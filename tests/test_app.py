@@ -1,0 +1,241 @@
+"""Every page of the app on runs of every modality, with good, bad and hostile addresses, without a browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+import synthetic
+from feature_lens_app import address, launch
+from feature_lens_app.words import plain, safe, shorten
+from streamlit.testing.v1 import AppTest
+
+from feature_lens.errors import AppError
+from feature_lens.store import write_run
+
+PAGES = ("overview", "browse", "feature", "compare", "export")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
+
+Opener = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for modality in MODALITIES:
+        write_run(synthetic.contents(modality=modality), folder / f"{modality}.h5")
+    return folder
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+    def opened(page: str, /, *paths: Path, **parameters: str) -> AppTest:
+        monkeypatch.setattr("sys.argv", ["main.py", *map(str, paths)])
+        test = AppTest.from_file(str(launch.MAIN), default_timeout=30).run()
+        test.switch_page(f"screens/{page}.py")
+        for name, value in parameters.items():
+            test.query_params[name] = value
+        return test.run()
+
+    yield opened
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+def texts(test: AppTest) -> str:
+    """All HTML and Markdown that a page shows."""
+    parts = [element.proto.body for element in test.html]
+    return "\n".join([*parts, *(m.value for m in test.markdown), *(w.value for w in test.warning)])
+
+
+def fine(test: AppTest) -> AppTest:
+    assert not test.exception, test.exception
+    assert not test.error, test.error
+    return test
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, modality: str) -> None:
+    test = fine(app(page, runs / f"{modality}.h5"))
+    assert not test.warning
+    assert "fl-title" in texts(test)
+
+
+@pytest.mark.parametrize("set_name", ["eigen", "trace", "unit", "weights", "neurons"])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_set_on_every_page(app: Opener, runs: Path, page: str, set_name: str) -> None:
+    test = fine(app(page, runs / "image.h5", set=set_name))
+    assert not test.warning
+
+
+SHAPING = {
+    "overview": ("run",),
+    "browse": ("set", "view", "sort", "dir", "keep", "page"),
+    "feature": ("set", "view", "feature", "rank", "groups", "show"),
+    "compare": ("set_b", "feature_b", "view_b", "way", "by", "page"),
+    "export": ("views", "which", "count", "ends", "format"),
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "parameter", "value"),
+    [
+        *((page, name, HOSTILE) for page, names in SHAPING.items() for name in names),
+        *(("feature", "feature", value) for value in ("-1", "9" * 30, "\u0663", "1.0", "é" * 5000)),
+        ("browse", "set", "é" * 5000),
+    ],
+)
+def test_an_unknown_value_is_answered_with_one_sentence_and_the_page_still_shows(
+    app: Opener, runs: Path, page: str, parameter: str, value: str
+) -> None:
+    test = fine(app(page, runs / "image.h5", **{parameter: value}))
+    assert len(test.warning) == 1
+    said = test.warning[0].value
+    assert "This address asks for" in said
+    assert len(said) < 1200
+    assert "](" not in re.sub(r"\\.", "", said)
+    assert "<img" not in re.sub(r"\\.", "", said)
+
+
+def test_free_text_in_an_address_is_searched_for_and_nothing_else(app: Opener, runs: Path) -> None:
+    test = fine(app("browse", runs / "image.h5", q=HOSTILE[:90]))
+    assert "No feature fits" in test.info[0].value
+    assert HOSTILE[:20] not in texts(test)
+
+
+def test_a_list_of_features_says_what_is_none(app: Opener, runs: Path) -> None:
+    test = fine(app("export", runs / "image.h5", which="list", features="0, 2-4, 17, x"))
+    assert [w.value for w in test.warning] == [
+        plain("'17' is no feature of this set; features are numbered 0 to 5."),
+        plain("'x' is no feature of this set; features are numbered 0 to 5."),
+    ]
+    assert set(test.dataframe[0].value["feature"]) <= {0, 2, 3, 4}
+
+
+def test_nothing_to_open_says_what_to_do(app: Opener, tmp_path: Path) -> None:
+    assert "feature-lens demo" in fine(app("overview")).code[0].value
+    assert "feature-lens demo" in fine(app("browse", tmp_path)).code[0].value
+
+
+@pytest.mark.parametrize("content", [b"", b"no run at all", None])
+def test_a_file_that_is_no_run_is_one_sentence(app: Opener, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.h5"
+    if content is not None:
+        path.write_bytes(content)
+    test = app("overview", path)
+    assert not test.exception
+    assert len(test.error) == 1
+    assert "broken" in test.error[0].value
+
+
+def test_a_replaced_file_is_opened_again(app: Opener, tmp_path: Path) -> None:
+    path = write_run(synthetic.contents(n=60), tmp_path / "run.h5")
+    assert "60 examples" in texts(fine(app("overview", path)))
+    write_run(synthetic.contents(n=44), path, overwrite=True)
+    assert "44 examples" in texts(fine(app("overview", path)))
+
+
+def test_several_runs_and_a_folder(app: Opener, runs: Path) -> None:
+    test = fine(app("overview", runs / "rgb.h5", runs))
+    chooser = test.sidebar.selectbox[0]
+    assert chooser.options == ["rgb", "image", "signal", "text", "tokens", "vector"]
+    fine(chooser.set_value("tokens").run())
+    assert test.query_params["run"] == "tokens"
+
+
+def test_a_widget_writes_the_address_and_drops_what_no_longer_fits(app: Opener, runs: Path) -> None:
+    test = fine(app("browse", runs / "image.h5", set="eigen", view="output:1", sort="std", page="1"))
+    fine(test.selectbox(key="address set").set_value("neurons").run())
+    assert test.query_params["set"] == "neurons"
+    assert not {"view", "sort", "page"} & set(test.query_params)
+
+
+def test_the_first_tile_and_the_first_row_are_the_maximum(app: Opener, runs: Path) -> None:
+    values = np.asarray(synthetic.contents().sets["eigen"].columns["values"])[3, 0]
+    test = fine(app("feature", runs / "image.h5", set="eigen", feature="3", view="score"))
+    best = int(values.argmax())
+    assert f'alt="Highest examples: {best} (' in texts(test)
+    table = fine(app("export", runs / "image.h5", set="eigen", feature="3", view="score")).dataframe[0].value
+    assert table["example_id"].iloc[0] == best
+    assert table["value"].iloc[0] == values.max()
+
+
+def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> None:
+    made = synthetic.contents()
+    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"))
+    neurons = made.sets["neurons"]
+    named = replace(
+        neurons,
+        columns={**neurons.columns, "labels": np.array([HOSTILE] * 5)},
+        card=replace(neurons.card, title=HOSTILE, description=HOSTILE, score=HOSTILE, equals=HOSTILE),
+    )
+    network = replace(made.network, name=HOSTILE, architecture=HOSTILE)
+    contents = replace(
+        made, name=HOSTILE, examples=examples, network=network, sets={"neurons": named, "eigen": made.sets["eigen"]}
+    )
+    path = write_run(contents, tmp_path / "hostile.h5")
+    for page in PAGES:
+        test = fine(app(page, path))
+        for body in (element.proto.body for element in test.html):
+            assert "<img src=x" not in body
+        for label in (element.proto.label for element in test.get("page_link")):
+            assert "](" not in re.sub(r"\\.", "", label)
+
+
+def test_moments_alone_are_said_to_be_all(app: Opener, runs: Path) -> None:
+    shown = texts(fine(app("feature", runs / "image.h5", set="weights")))
+    assert "is kept for the smaller sets only" in shown
+    assert "trained value" in shown
+    assert "initial value" in shown
+    compared = texts(fine(app("compare", runs / "image.h5", set="weights", set_b="eigen")))
+    assert "choose two sets that store them" in compared
+
+
+def test_text_is_made_safe() -> None:
+    assert plain("a*b_[c](d)") == r"a\*b\_\[c\]\(d\)"
+    assert safe('<b a="\'">') == "&lt;b a=&quot;&#x27;&quot;&gt;"
+    assert shorten("a\n\tb" + "c" * 100, 8) == "a bcccc…"
+
+
+def test_the_command_keeps_to_this_machine_and_the_packaged_settings() -> None:
+    words = launch.command(["a run.h5", "--help"], 8600, "/behind/a/")
+    assert words[1:5] == ["-P", "-m", "streamlit", "run"]
+    flags = dict(zip(words[6::2], words[7::2], strict=False))
+    assert flags["--server.address"] == "127.0.0.1"
+    assert flags["--server.fileWatcherType"] == "none"
+    assert flags["--browser.gatherUsageStats"] == "false"
+    assert flags["--server.baseUrlPath"] == "behind/a"
+    files = words[words.index("--") + 1 :]
+    assert [Path(file).name for file in files] == ["a run.h5", "--help"]
+    assert all(Path(file).is_absolute() for file in files)
+    assert launch.url(8600, "/behind/a/") == "http://127.0.0.1:8600/behind/a/"
+
+
+def test_settings_of_the_user_do_not_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
+    assert "STREAMLIT_SERVER_ADDRESS" not in launch.environment()
+
+
+def test_a_busy_port_is_seen_and_the_next_is_taken() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind((launch.ADDRESS, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert launch.port_in_use(port)
+        assert launch.free_port(port) > port
+    with pytest.raises(AppError, match="is free"):
+        launch.free_port(65536)
+
+
+def test_links_carry_the_view_and_leave_out_what_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "get", {"run": "a", "set": "eigen", "feature": None, "view": "score"}.get)
+    assert address.here(feature=3, view=None) == {"run": "a", "set": "eigen", "feature": "3"}

@@ -1,0 +1,261 @@
+"""The app in a real headless Chromium: every page, every widget as a link, pictures, downloads, a path prefix."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from browser_driver import Tab, chromium, served
+from PIL import Image, ImageChops
+from playwright.sync_api import Browser
+
+from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name
+from feature_lens.analysis.render import render_tile, sheet_geometry
+from feature_lens.analysis.run import open_run
+from feature_lens.feature_set import FeatureSet, ranking_columns
+from feature_lens.ranking import rank_values
+from feature_lens.run_contents import RunContents
+from feature_lens.store import write_run
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+
+HOSTILE = '<img src=x onerror="document.title=1">'
+FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON Lines", "zip": "ZIP of pictures"}
+PAGES = ("overview", "browse", "feature", "compare", "export")
+
+
+def with_many(made: RunContents) -> RunContents:
+    """The run with a set of sixty stored features more, enough for pages to turn."""
+    labels = made.examples.labels
+    assert labels is not None
+    values = np.random.default_rng(1).standard_normal((60, 1, len(made.examples)))
+    columns = ranking_columns(rank_values(values, made.examples.ids, 16, labels, 3))
+    columns |= {
+        "order": np.arange(60, dtype=np.int32),
+        "values": values.astype(np.float32),
+        "labels": np.array([f"{2 + i % 2}[{i}]" for i in range(60)]),
+        "layer": np.array([str(2 + i % 2) for i in range(60)]),
+    }
+    many = FeatureSet("many", ("activation",), made.sets["neurons"].card, columns, None)
+    return replace(made, sets={**made.sets, "many": many})
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(with_many(synthetic.contents()), tmp_path_factory.mktemp("run") / "first.h5")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+def hostile() -> RunContents:
+    """A run whose names would do something if they were not escaped."""
+    made = synthetic.contents()
+    neurons = made.sets["neurons"]
+    named = replace(
+        neurons,
+        columns={**neurons.columns, "labels": np.array([HOSTILE] * 5)},
+        card=replace(neurons.card, title=HOSTILE, description=HOSTILE, equals=HOSTILE),
+    )
+    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"))
+    return replace(made, name=HOSTILE, examples=examples, sets={"neurons": named})
+
+
+@pytest.fixture(scope="module")
+def app(browser: Browser, run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("folder")
+    second = write_run(synthetic.contents(modality="tokens"), run_path.with_name("second.h5"))
+    write_run(hostile(), folder / "hostile.h5")
+    with served([run_path, second, folder], tmp_path_factory.mktemp("cwd")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[Tab]:
+    opened = Tab(browser)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def tab(window: Tab) -> Tab:
+    """One window for all tests, since a new one loads the whole of Streamlit again; copies of links get their own."""
+    window.wrong.clear()
+    return window
+
+
+@pytest.mark.parametrize("run", ["first", "second", "hostile"])
+def test_every_page_of_every_run_is_reached_and_nothing_goes_wrong(tab: Tab, app: str, run: str) -> None:
+    tab.go(app)
+    if run != "first":
+        tab.choose("select", "Run", run)
+        tab.wait_parameter("run")
+    for page in (*PAGES[1:], PAGES[0]):
+        tab.follow(page)
+        tab.fine()
+        assert tab.parameter("run") == run
+        tab.expect("select", "Run", run)
+        assert tab.page.locator('img[src="x"]').count() == 0
+
+
+# Widgets of one view together: kind, label, value, parameter. Each is changed, then one copied address restores all.
+VIEWS = {
+    "browse": [
+        ("select", "Run", "second", "run"),
+        ("select", "Feature set", "trace (4)", "set"),
+        ("select", "Feature set", "eigen (6)", "set"),
+        ("select", "View", "output 1: bee", "view"),
+        ("select", "Filter", "live ones", "keep"),
+        ("select", "Sort by", "standard deviation", "sort"),
+        ("segments", "Direction", "rising", "dir"),
+        ("text", "Search names", "eigen", "q"),
+    ],
+    "browse?set=neurons": [
+        ("select", "Feature set", "many (60)", "set"),
+        ("select", "Layer", "3", "layer"),
+        ("page", "", "2", "page"),
+    ],
+    "feature?set=many": [
+        ("select", "Feature set", "eigen (6)", "set"),
+        ("select", "View", "output 2: cat", "view"),
+        ("number", "Feature number", "4", "feature"),
+        ("segments", "Examples at each end", "20", "show"),
+        ("segments", "Quantile groups", "10", "groups"),
+        ("number", "Jump to rank", "7", "rank"),
+    ],
+    "compare": [
+        ("select", "Feature set A", "unit (5)", "set"),
+        ("select", "View A", "output 1: bee", "view"),
+        ("number", "Feature A", "2", "feature"),
+        ("select", "Feature set B", "many (60)", "set_b"),
+        ("number", "Feature B", "3", "feature_b"),
+        ("segments", "Match", "each of B in A", "way"),
+        ("segments", "Order", "by feature number", "by"),
+        ("page", "", "3", "page"),
+    ],
+    "compare?set_b=eigen": [("select", "View B", "output 0: ant", "view_b")],
+    "export": [
+        ("select", "Feature set", "unit (5)", "set"),
+        ("several", "Views", "output 1: bee", "views"),
+        ("number", "Examples at each end", "3", "count"),
+        ("segments", "Ends", "lowest", "ends"),
+        ("segments", "Format", "JSON Lines", "format"),
+        ("segments", "Features", "one", "which"),
+        ("number", "Feature number", "4", "feature"),
+    ],
+    "export?which=list": [("text", "Feature numbers", "1, 3-4", "features")],
+}
+
+
+@pytest.mark.parametrize("address", list(VIEWS))
+def test_a_copied_address_restores_what_every_widget_shows(browser: Browser, tab: Tab, app: str, address: str) -> None:
+    tab.go(app + address)
+    for kind, label, value, parameter in VIEWS[address]:
+        before = tab.parameter(parameter)
+        tab.choose(kind, label, value)
+        tab.wait_parameter(parameter, before)
+    tab.fine()
+    copy = Tab(browser)
+    try:
+        copy.go(tab.page.url)
+        copy.fine()
+        assert copy.page.url == tab.page.url
+        for kind, label, value in {
+            (kind, label): (kind, label, value) for kind, label, value, _ in VIEWS[address]
+        }.values():
+            wanted = f"output 0: ant, {value}" if kind == "several" else value
+            tab.expect(kind, label, wanted)
+            copy.expect(kind, label, wanted)
+    finally:
+        copy.close()
+
+
+def test_the_first_tile_the_browser_received_is_the_maximum(tab: Tab, app: str, run_path: Path) -> None:
+    tab.go(f"{app}feature?set=eigen&feature=2&view=output:1")
+    with open_run(run_path) as run:
+        values = run.sets["eigen"].values(2, "output:1")
+        for end, best in (("Highest", int(values.argmax())), ("Lowest", int(values.argmin()))):
+            with Image.open(io.BytesIO(tab.picture(f"{end} examples"))) as sheet:
+                tile = sheet.convert("RGB").crop(sheet_geometry(10, columns=10, labelled=True).tile_box(0))
+            assert ImageChops.difference(tile, render_tile(run.examples, best, 96)).getbbox() is None
+            words = tab.page.locator(f'img[alt^="{end} examples"]').get_attribute("alt")
+            assert str(words).startswith(f"{end} examples: {best} (")
+
+
+@pytest.mark.parametrize("by", ["name", "picture"])
+def test_a_feature_opens_from_browse_by_name_and_by_picture(tab: Tab, app: str, by: str) -> None:
+    tab.go(f"{app}browse?run=first&set=eigen&view=output:2&sort=std")
+    name = tab.page.get_by_test_id("stMain").get_by_role("link", name="eigen 4", exact=True)
+    link = name if by == "name" else tab.page.locator('a:has(img[alt^="eigen 4, highest"])')
+    wanted = str(link.evaluate("link => link.href"))
+    link.click()
+    tab.page.wait_for_url("**/feature?*")
+    tab.settle()
+    tab.fine()
+    tab.expect("number", "Feature number", "4")
+    assert (tab.parameter("view"), tab.parameter("sort")) == ("output:2", "std")
+    opened = tab.page.url
+    tab.go(wanted)
+    assert tab.page.url == opened
+
+
+def test_next_and_previous_walk_in_the_order_browsed(tab: Tab, app: str) -> None:
+    tab.go(f"{app}feature?set=eigen&sort=label&dir=falling&feature=5&view=score&rank=3")
+    tab.page.get_by_role("link", name="Next →").click()
+    tab.page.wait_for_url("**feature=4*")
+    tab.settle()
+    assert tab.parameter("sort") == "label"
+    tab.page.get_by_role("link", name="← Previous").click()
+    tab.page.wait_for_url("**feature=5*")
+    tab.settle()
+    tab.fine()
+
+
+def test_going_back_restores_the_page_before(tab: Tab, app: str) -> None:
+    tab.go(f"{app}browse?run=first&set=neurons")
+    tab.follow("compare")
+    tab.page.go_back()
+    tab.page.wait_for_url("**/browse?*")
+    tab.settle()
+    tab.fine()
+    tab.expect("select", "Feature set", "neurons (5)")
+
+
+def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path) -> None:
+    tab.go(f"{app}export?run=first&set=unit&views=output:1,output:2&which=list&features=1,3&count=4")
+    request = ExportRequest("unit", (1, 3), ("output:1", "output:2"), count=4)
+    with open_run(run_path) as run:
+        for format, words in FORMATS.items():
+            tab.choose("segments", "Format", words)
+            name = export_name(run, request, format)
+            with tab.page.expect_download() as waiting:
+                tab.page.get_by_role("button", name=f"Download {name}", exact=True).click()
+            assert waiting.value.suggested_filename == name
+            assert Path(waiting.value.path()).read_bytes() == export_bytes(run, request, format)
+    assert set(FORMATS) == set(EXPORTERS)
+    tab.fine()
+
+
+def test_behind_a_path_prefix(browser: Browser, run_path: Path, tmp_path: Path) -> None:
+    with served([run_path], tmp_path, "lens/deep") as address:
+        tab = Tab(browser)
+        try:
+            tab.go(address.rstrip("/"))
+            for page in ("browse", "feature", "overview"):
+                entry = tab.page.get_by_test_id("stSidebar").get_by_role("link", name=page.capitalize(), exact=True)
+                assert str(entry.evaluate("link => link.href")).startswith(f"{address}{page}?")
+                tab.follow(page)
+                assert tab.page.url.startswith(f"{address}{page}?")
+                tab.fine()
+            tab.go(f"{address}feature?set=eigen&feature=2")
+            tab.expect("number", "Feature number", "2")
+        finally:
+            tab.close()
