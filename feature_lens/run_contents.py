@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from feature_lens.cards import NetworkCard, Provenance
 from feature_lens.examples import Column, Examples
 from feature_lens.feature_set import FeatureSet
@@ -30,10 +27,3 @@ class RunContents:
         if name not in self.sets:
             raise unknown_name("feature set of this run", name, list(self.sets))
         return self.sets[name]
-
-    @property
-    def predicted(self) -> npt.NDArray[np.int64]:
-        """Largest output of each example (n,)."""
-        outputs: npt.NDArray[np.floating] = np.asarray(self.outputs)
-        largest: npt.NDArray[np.int64] = outputs.argmax(axis=1)
-        return largest

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from feature_lens.analysis import best_matches, jaccard_matrix, similar_features, spearman_matrix
+from feature_lens.analysis import best_matches, jaccard_matrix, similar_features, spearman_matrix, verdict
 from feature_lens.errors import SettingsError
 from feature_lens.run_contents import RunContents
 
@@ -154,3 +154,17 @@ def test_constant_weights_are_not_called_similar() -> None:
     run = replace(run, sets={"flat": flat})
     assert similar_features(run, "flat", 0, "activation").empty
     assert similar_features(run, "flat", 2, "activation")["feature"].tolist() == [3]
+
+
+def test_the_verdict_says_whether_matches_beat_the_null() -> None:
+    made = synthetic.contents(200)
+    eigen = made.sets["eigen"]
+    itself = replace(made, sets={**made.sets, "copy": replace(eigen, name="copy")})
+    same = verdict(best_matches(itself, "eigen", "copy", "score", "score"))
+    assert same.startswith("6 of 6 features are matched better than any feature is after the examples were shuffled")
+    noise = verdict(best_matches(made, "unit", "neurons", "output:0", "activation"))
+    assert "after shuffling" in noise or "were shuffled" in noise
+    nothing = best_matches(made, "unit", "neurons", "output:0", "activation").assign(match=-1)
+    assert verdict(nothing) == "No feature varies enough to be matched."
+    unbeaten = best_matches(made, "unit", "neurons", "output:0", "activation").assign(null_spearman=1.0)
+    assert verdict(unbeaten).startswith("The matches do not beat the null")

@@ -33,7 +33,7 @@ def test_examples_as_a_table(run: Run) -> None:
     assert table.columns.tolist()[:4] == ["id", "split", "target", "target_name"]
     assert table["id"].tolist() == list(range(50))
     assert set(table["split"]) == {"training", "held-out"}
-    np.testing.assert_array_equal(table["predicted"], run.predicted)
+    np.testing.assert_array_equal(table["predicted"], np.asarray(run.outputs).argmax(axis=1))
     np.testing.assert_array_equal(table[["output:0", "output:1", "output:2"]], np.asarray(run.outputs))
     assert table["duplicate_of"].isna().all()
 

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from feature_lens.analysis.compare import similar_features
-from feature_lens.analysis.describe import class_profile, feature_notes, histogram
+from feature_lens.analysis.describe import class_profile, feature_histogram, feature_notes
 from feature_lens.analysis.render import format_value
 from feature_lens.analysis.run import Run
 from feature_lens.feature_set import FeatureSet
@@ -68,18 +68,18 @@ def show_distribution(opened: Opened, feature_set: FeatureSet, feature: int, vie
     """Histogram of the values beside the mean of each class."""
     run = opened.run
     profile = class_profile(run, feature_set.name, feature, view)
-    if not feature_set.stores_values and profile is None:
+    counts = feature_histogram(feature_set, feature, view)
+    if counts is None and profile is None:
         return
     head("Distribution")
     left, right = st.columns(2, gap="large")
-    if feature_set.stores_values:
-        counts = histogram(feature_set.values(feature, view))
+    if counts is not None:
         with left:
             st.html('<p class="fl-quiet">How many examples have which value.</p>')
             show_chart(histogram_chart(counts, view_title(run, view)), 240, "Histogram of the feature's values")
     if profile is not None:
         names = [str(name) for name in profile["class"]]
-        with right if feature_set.stores_values else left:
+        with right if counts is not None else left:
             st.html('<p class="fl-quiet">Mean over the examples of each class.</p>')
             show_chart(
                 bars_by_class(profile, "class", "mean", class_scale(names), f"mean {view_title(run, view)}"),

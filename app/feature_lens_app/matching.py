@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from feature_lens.analysis.compare import best_matches, spearman_matrix
+from feature_lens.analysis.compare import best_matches, spearman_matrix, verdict
 from feature_lens.analysis.orders import end_of
 from feature_lens.analysis.render import ACCENT, format_value
 from feature_lens.analysis.run import Run
@@ -121,25 +121,6 @@ def show_scatter(opened: Opened, a: Side, b: Side) -> None:
 )
 def _matches(opened: Opened, set_a: str, set_b: str, view_a: str, view_b: str) -> pd.DataFrame:
     return best_matches(opened.run, set_a, set_b, view_a, view_b)
-
-
-def verdict(found: pd.DataFrame) -> str:
-    """Whether best matches beat those of shuffled examples, in one sentence."""
-    defined = found[found["match"] >= 0]
-    if len(defined) == 0:
-        return "No feature varies enough to be matched."
-    strength, bar = defined["spearman"].abs(), defined["null_spearman"].max()
-    beating = int((strength > bar).sum())
-    middle = (
-        f"median |Spearman| {strength.median():.2f} against {defined['null_spearman'].median():.2f} after shuffling"
-    )
-    share = f"{beating:,} of {count_of(len(defined), 'feature')}"
-    if beating == 0:
-        return f"The matches do not beat the null: {middle}, and no feature is matched better than by chance."
-    return (
-        f"{share} {'is' if beating == 1 else 'are'} matched better than any feature is after the examples were "
-        f"shuffled (|Spearman| above {bar:.2f}); {middle}."
-    )
 
 
 def show_matches(opened: Opened, a: Side, b: Side) -> None:

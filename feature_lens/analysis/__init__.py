@@ -15,6 +15,7 @@ from feature_lens.analysis.compare import (
     jaccard_matrix,
     similar_features,
     spearman_matrix,
+    verdict,
 )
 from feature_lens.analysis.describe import (
     QuantileRow,
@@ -98,4 +99,5 @@ __all__ = [
     "spearman_matrix",
     "thumbnail_png",
     "top_purity",
+    "verdict",
 ]

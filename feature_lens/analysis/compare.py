@@ -174,6 +174,25 @@ def _overlap(one: Positions, tops: Positions) -> Figures:
     return np.asarray(np.where(union > 0, shared / np.maximum(union, 1), 0.0))
 
 
+def verdict(found: pd.DataFrame) -> str:
+    """Whether the matches of `best_matches` beat those of shuffled examples, in one sentence."""
+    defined = found[found["match"] >= 0]
+    if len(defined) == 0:
+        return "No feature varies enough to be matched."
+    strength, bar = defined["spearman"].abs(), defined["null_spearman"].max()
+    beating = int((strength > bar).sum())
+    middle = (
+        f"median |Spearman| {strength.median():.2f} against {defined['null_spearman'].median():.2f} after shuffling"
+    )
+    share = f"{beating:,} of {len(defined):,} feature{'' if len(defined) == 1 else 's'}"
+    if beating == 0:
+        return f"The matches do not beat the null: {middle}, and no feature is matched better than by chance."
+    return (
+        f"{share} {'is' if beating == 1 else 'are'} matched better than any feature is after the examples were "
+        f"shuffled (|Spearman| above {bar:.2f}); {middle}."
+    )
+
+
 def similar_features(run: RunContents, set_name: str, feature: int, view: str, count: int = 8) -> pd.DataFrame:
     """Features of the same set most like one: feature, label, spearman, jaccard (top 16), likest first.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +57,7 @@ def render_tile(examples: Examples, position: int, size: int = 96) -> Image.Imag
     return tile if tile.size == (size, size) else tile.resize((size, size), Image.Resampling.NEAREST)
 
 
+@cache
 def font(size: float) -> Letters:
     """The font that comes with Pillow, so that pictures are the same on every machine."""
     return ImageFont.load_default(size)
