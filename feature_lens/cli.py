@@ -87,6 +87,7 @@ def extract(
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
+    workers: Annotated[int, typer.Option(help="Sets computed at a time; changes no value.")] = 2,
     name: Annotated[str, typer.Option(help="Name of the run; the file's name without it.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
@@ -117,6 +118,7 @@ def extract(
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         tile=tile,
         batch_size=batch_size,
+        workers=workers,
     )
     module = make_module(network)
     frozen = Network.from_module(

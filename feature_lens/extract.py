@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +77,8 @@ DEFAULT_SETS = (
 class ExtractSettings:
     """What a run holds. keep: examples kept at each end of a ranking (m). neurons: hidden layers shown as ordinary
     neurons, all without. rank_outputs: 'auto' or 'all', for weight features. tile: examples per tile, chosen from
-    the sizes without; it shapes rounding. batch_size: examples taken together; it changes no value."""
+    the sizes without; it shapes rounding. batch_size: examples taken together; workers: sets computed at
+    a time; neither changes a value."""
 
     sets: tuple[SetSettings, ...] = DEFAULT_SETS
     neurons: tuple[str, ...] | None = None
@@ -83,13 +86,12 @@ class ExtractSettings:
     rank_outputs: RankOutputs = "auto"
     tile: int | None = None
     batch_size: int = 256
+    workers: int = 2
     random_state: int = 0
 
     def shaping(self) -> dict[str, object]:
-        """The settings that shape values, as plain data: all but batch_size."""
-        data = asdict(self)
-        del data["batch_size"]
-        return data
+        """The settings that shape values, as plain data: all but batch_size and workers."""
+        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "workers")}
 
 
 def extract(
@@ -124,13 +126,7 @@ def compute(
     _check(examples, settings)
     n_outputs = network.check(examples)
     jobs = _jobs(network, examples, settings)
-    sets: dict[str, FeatureSet] = {}
-    with one_thread(), tqdm(jobs, disable=None if progress else True, unit="set") as bar:
-        for job in bar:
-            bar.set_description(job.name)
-            if job.name in sets:
-                raise SettingsError(f"Two feature sets are called '{job.name}'; give one of them another name.")
-            sets[job.name] = _build(job, settings, bar)
+    sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
     remarks = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
@@ -205,18 +201,53 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
     return _Job(wanted.title(), design, basis)
 
 
-def _build(job: _Job, settings: ExtractSettings, bar: tqdm[_Job]) -> FeatureSet:
+def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
+    """All sets, several at a time; linear algebra runs in one thread each, so the result does not depend on that."""
+    names = [job.name for job in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
+    stop = threading.Event()
+    with (
+        one_thread(),
+        tqdm(total=len(jobs), disable=None if progress else True, unit="set") as bar,
+        ThreadPoolExecutor(settings.workers) as pool,
+    ):
+        watch = _Watch(bar, stop)
+        futures = [pool.submit(_build, job, settings, watch) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
+            return {job.name: future.result() for job, future in zip(jobs, futures, strict=True)}
+        finally:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Stopped(Exception):
+    """Ends a set that is still being computed when another has failed or the user has stopped the run."""
+
+
+class _Watch:
+    """Counts examples as they are streamed, for the progress bar, and ends streams that are no longer wanted."""
+
+    def __init__(self, bar: tqdm[NoReturn], stop: threading.Event) -> None:
+        self._bar, self._stop = bar, stop
+        self._seen, self._shown = 0, time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self._seen += count
+        if time.monotonic() - self._shown > 0.2:
+            self._shown = time.monotonic()
+            self._bar.set_postfix_str(f"{self._seen:,} examples streamed")
+
+
+def _build(job: _Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
     design = job.design()
-    seen, shown = 0, time.monotonic()
-
-    def streamed(count: int) -> None:
-        nonlocal seen, shown
-        seen += count
-        if time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            bar.set_postfix_str(f"{seen:,} examples streamed")
-
-    design.watch = streamed
+    design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)
     # A fallback may be taken at any time, so remarks are collected after the last stream.
     provenance = replace(built.card.provenance, remarks=design.remarks)
@@ -226,7 +257,12 @@ def _build(job: _Job, settings: ExtractSettings, bar: tqdm[_Job]) -> FeatureSet:
 def _check(examples: Examples, settings: ExtractSettings) -> None:
     if len(examples) < 2:
         raise ExamplesError("A ranking needs at least two examples, but one came; give more examples.")
-    for what, value in (("keep", settings.keep), ("batch_size", settings.batch_size), ("tile", settings.tile or 1)):
+    for what, value in (
+        ("keep", settings.keep),
+        ("batch_size", settings.batch_size),
+        ("workers", settings.workers),
+        ("tile", settings.tile if settings.tile is not None else 1),
+    ):
         if value < 1:
             raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
     if not settings.sets and settings.neurons == ():

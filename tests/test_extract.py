@@ -64,12 +64,13 @@ def test_the_same_bytes_for_any_batch_size_and_thread_count(module: str, tmp_pat
     before = torch.get_num_threads()
     found = []
     try:
-        for threads, batch_size in ((1, 1), (2, 7), (2, 1000)):
+        for threads, batch_size, workers in ((1, 1, 1), (2, 7, 2), (2, 1000, 4)):
             torch.set_num_threads(threads)
             settings = ExtractSettings(
                 sets=(SetSettings("eigen", n_components=4), SetSettings("unit"), SetSettings("canonical")),
                 tile=8,
                 batch_size=batch_size,
+                workers=workers,
             )
             path = extract(
                 network, examples, tmp_path / f"{threads}_{batch_size}.h5", settings, name="x", progress=False
@@ -125,6 +126,8 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     network, examples = _problem()
     bad = [
         (ExtractSettings(keep=0), "'keep' must be at least 1"),
+        (ExtractSettings(workers=0), "'workers' must be at least 1"),
+        (ExtractSettings(tile=0), "'tile' must be at least 1"),
         (ExtractSettings(batch_size=0), "'batch_size' must be at least 1"),
         (ExtractSettings(tile=-1), "'tile' must be at least 1"),
         (ExtractSettings(sets=(), neurons=()), "at least one feature set"),

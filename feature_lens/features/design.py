@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,8 @@ from scipy.linalg.blas import dsyrk
 from threadpoolctl import threadpool_limits
 
 from feature_lens.examples import Examples
-
-if TYPE_CHECKING:
-    from feature_lens.networks import Network
+from feature_lens.networks import Network
+from feature_lens.networks.network import ONE_PASS
 
 Matrix = npt.NDArray[np.float64]
 D = TypeVar("D", bound="DesignMatrix")
@@ -43,6 +42,18 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """A forward or backward pass that no other disturbs, in one thread."""
+    with ONE_PASS:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def tile_size(wanted: int | None, numbers_per_example: int) -> int:
@@ -136,12 +147,8 @@ class DesignMatrix(ABC):
         for start in range(first, n, self.tile):
             positions = np.minimum(np.arange(start, start + self.tile), n - 1)
             inputs, count = self._padded(start)
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
-            try:
+            with one_pass():
                 values = self._tile_values(inputs, positions)
-            finally:
-                torch.set_num_threads(threads)
             if self.watch is not None:
                 self.watch(count)
             yield Tile(start, count, values)

@@ -6,6 +6,7 @@ import torch
 
 from feature_lens.features.design import DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks.network import ONE_PASS
 
 
 def eigen_equals(design: DesignMatrix) -> str:
@@ -31,8 +32,19 @@ def eigen_equals(design: DesignMatrix) -> str:
 
 def last_linear(design: EffectiveFeatures) -> set[str] | None:
     """Parameter names of the linear layer whose output is the network's output; None where there is no such layer."""
-    network = design.network
     seen: list[tuple[str, torch.Tensor]] = []
+    with ONE_PASS:
+        outputs = _watched_pass(design, seen)
+    for name, out in reversed(seen):
+        if out is outputs or (out.shape == outputs.shape and torch.equal(out, outputs)):
+            prefix = f"{name}." if name else ""
+            return {f"{prefix}weight", f"{prefix}bias"}
+    return None
+
+
+def _watched_pass(design: EffectiveFeatures, seen: list[tuple[str, torch.Tensor]]) -> torch.Tensor:
+    """Outputs of one example, with the output of every linear layer noted on the way."""
+    network = design.network
     hooks = [
         part.register_forward_hook(lambda _m, _i, out, name=name: seen.append((name, out)))
         for name, part in network.module.named_modules()
@@ -40,12 +52,7 @@ def last_linear(design: EffectiveFeatures) -> set[str] | None:
     ]
     try:
         with torch.no_grad():
-            outputs = network(network.trained, network.tensor(design.examples.inputs[:1]))
+            return network(network.trained, network.tensor(design.examples.inputs[:1]))
     finally:
         for hook in hooks:
             hook.remove()
-    for name, out in reversed(seen):
-        if out is outputs or (out.shape == outputs.shape and torch.equal(out, outputs)):
-            prefix = f"{name}." if name else ""
-            return {f"{prefix}weight", f"{prefix}bias"}
-    return None

@@ -1,47 +1,61 @@
-"""Which hidden layers a forward pass reaches, and what really comes before and after each of them."""
+"""Which hidden layers a forward pass reaches, and what really comes before and after each of them.
+
+A pass is followed by hooks on the modules and by a function mode that sees every call of torch. A tensor is known by
+its identity and its version, so that values written over in place are told apart from those before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from feature_lens.examples import Examples
 from feature_lens.networks import Network
-from feature_lens.networks.network import copied
+from feature_lens.networks.network import ONE_PASS
 
-_NONLINEAR = frozenset(
-    {
-        *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "glu", "silu", "mish"),
-        *("tanh", "sigmoid", "logsigmoid", "softplus", "softsign", "softmax", "log_softmax", "hardtanh", "hardswish"),
-        *("hardsigmoid", "hardshrink", "softshrink", "tanhshrink", "threshold", "clamp", "clamp_min", "maximum"),
-        *("sin", "cos", "exp", "abs", "square", "pow"),
-    }
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NONLINEAR = _words(
+    "relu relu6 leaky_relu prelu rrelu elu celu selu gelu glu silu mish tanh sigmoid expit special_expit logsigmoid "
+    "log_sigmoid softplus softsign softmax softmin log_softmax gumbel_softmax hardtanh hardswish hardsigmoid hardshrink "
+    "softshrink tanhshrink threshold clamp clamp_min clip"
 )
+# A non-linearity only where nothing else takes the tensor: a norm squares what it then divides.
+_NONLINEAR_ALONE = _words("sin cos exp abs square pow maximum")
+_ARITHMETIC = _words("mul rmul add radd sub rsub div neg")
 # Between a layer and its non-linearity these change no meaning: the values are still before it, or still after it.
-_TRANSPARENT = frozenset(
-    {
-        *("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "dropout", "feature_dropout"),
-        *("flatten", "unflatten", "reshape", "view", "squeeze", "unsqueeze", "permute", "transpose", "contiguous"),
-        *("clone", "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
-        *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d"),
-    }
+_SAME_NUMBERS = _words(
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout clone contiguous detach "
+    "flatten unflatten reshape view squeeze unsqueeze permute transpose"
 )
+_POOLS = frozenset(
+    f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg", "lp") for d in (1, 2, 3)
+)
+_TRANSPARENT = _SAME_NUMBERS | _POOLS | _words("batch_norm layer_norm group_norm instance_norm rms_norm")
 _SAME_VALUES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
-_CHANNELS_FIRST = (
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
+_CHANNELS_FIRST = _POOLS | _words(
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm group_norm instance_norm "
+    "local_response_norm interpolate pixel_shuffle pixel_unshuffle"
 )
+_CHANNELS_LAST = _words(
+    "linear bilinear embedding rms_norm glu multi_head_attention_forward scaled_dot_product_attention"
+)
+_MOVES = frozenset({"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis"})
+_RESHAPES = frozenset({"flatten", "unflatten", "reshape", "view"})
+_SIZES = (2, 3, 5, 7, 11, 13, 17, 19)
 _DEPTH = 8
+
+Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -59,28 +73,52 @@ class LayerInfo:
     usable: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Step:
+    """One call of a torch function: what it took and made, the innermost module it ran in, and, where it moves axes,
+    which axis each axis of the result was before."""
+
+    function: str
+    taken: tuple[Key, ...]
+    made: tuple[Key, ...]
+    inside: str
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Call:
+    """One call of a module, with the tensor it returned (or whatever else that was)."""
+
     name: str
     module: nn.Module
     output: Any
-    functions: list[str]
+    key: Key
 
 
 @dataclass
 class _Trace:
-    """One forward pass: calls of modules, and which function made and took each tensor. Tensors are kept, so that
-    the identity of one is never reused by another."""
+    """One forward pass. Tensors are kept, so that the identity of one is never used again by another."""
 
     calls: list[_Call] = field(default_factory=list)
-    takers: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
-    makers: dict[int, tuple[str, list[int]]] = field(default_factory=dict)
-    into_module: dict[int, set[str]] = field(default_factory=dict)
+    takers: dict[Key, list[_Step]] = field(default_factory=dict)
+    makers: dict[Key, _Step] = field(default_factory=dict)
+    shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    outputs: Key = (0, 0)
+    leaves: set[str] = field(default_factory=set)
+    open: list[str] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
-    open: list[list[str]] = field(default_factory=list)
+
+    def keep(self, tensor: torch.Tensor) -> Key:
+        """The key of a tensor as it is now."""
+        self.kept.append(tensor)
+        key = id(tensor), 0 if tensor.is_inference() else tensor._version
+        self.shapes[key] = tuple(tensor.shape)
+        return key
 
 
 class _Functions(TorchFunctionMode):
+    """Writes every function that takes and makes tensors into a trace."""
+
     def __init__(self, trace: _Trace) -> None:
         super().__init__()
         self._trace = trace
@@ -89,163 +127,230 @@ class _Functions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        made = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "").strip("_")
-        taken = [value for value in args if isinstance(value, torch.Tensor)]
-        trace = self._trace
-        if isinstance(made, torch.Tensor) and taken:
-            trace.kept += [made, *taken]
-            for tensor in taken:
-                trace.takers.setdefault(id(tensor), []).append((name, id(made)))
-            # In place, the tensor stays what its first maker made it; what was done to it is among its takers.
-            trace.makers.setdefault(id(made), (name, [id(tensor) for tensor in taken]))
-            for names in trace.open:
-                names.append(name)
-        return made
+        trace, named = self._trace, kwargs or {}
+        # Before the call, because an in-place function gives its tensor a new version.
+        taken = tuple(trace.keep(tensor) for tensor in _tensors([*args, *named.values()]))
+        result = func(*args, **named)
+        made = tuple(trace.keep(tensor) for tensor in _tensors([result]))
+        if taken and made and not set(made) & set(taken):
+            name = func.__name__.strip("_")
+            axes = _moved_axes(func, args, named) if name in _MOVES else ()
+            step = _Step(name, taken, made, trace.open[-1] if trace.open else "", axes)
+            for key in dict.fromkeys(taken):
+                trace.takers.setdefault(key, []).append(step)
+            trace.makers.update(dict.fromkeys(made, step))
+        return result
+
+
+def _moved_axes(func: Callable[..., Any], args: Any, named: dict[str, Any]) -> tuple[int, ...]:
+    """Where the axes came from, seen on a tensor of no content whose sizes all differ."""
+    if not args or not isinstance(args[0], torch.Tensor) or args[0].ndim > len(_SIZES):
+        return ()
+    sizes = _SIZES[: args[0].ndim]
+    return tuple(sizes.index(size) for size in func(torch.empty(sizes, device="meta"), *args[1:], **named).shape)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among some values, also those one level down in a list or tuple."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (part for part in value if isinstance(part, torch.Tensor))
 
 
 def trace_layers(network: Network, examples: Examples, every: bool = False) -> list[LayerInfo]:
-    """Every hidden leaf layer that a forward pass reaches, in the order of its first call; `every` adds the rest.
+    """Every hidden leaf layer that a forward pass reaches, in the order of its first return; `every` adds the rest.
 
-    Left out: containers, layers that only reshape or drop, and the layer whose output is the network's own. A layer
-    that is called more than once, returns more than one tensor, or does not put the batch first is listed as not
-    usable with a remark. Cost: one forward pass of two examples.
+    Left out: containers, layers that only reshape or drop, parametrizations of weights, and the layer whose output is
+    the network's own. A layer that is called more than once, returns anything but one tensor of real numbers, or does
+    not put the batch first is listed as not usable with a remark. A module under several names goes by its first.
+
+    Raises what `Network.check` raises. Cost: that of the check, and two forward passes of two and three examples.
     """
-    trace, outputs = _traced(out_of_place(network.module), network.tensor(examples.inputs[: min(2, len(examples))]))
+    network.check(examples)
+    few = network.tensor(examples.inputs[: min(3, len(examples))])
+    with ONE_PASS:
+        trace = _traced(network, few[torch.arange(2) % len(few)])
+        # A second batch size tells an axis that is the batch from one that happens to be as long.
+        again = {call.name: call.output for call in _traced(network, few[torch.arange(3) % len(few)]).calls}
+    weights = _weight_modules(network.module)
     by_name: dict[str, list[_Call]] = {}
     for call in trace.calls:
-        by_name.setdefault(call.name, []).append(call)
-    batch = outputs.shape[0]
-    layers: list[LayerInfo] = []
-    for name, calls in by_name.items():
-        module, last = calls[-1].module, calls[-1]
-        if every:
-            layers.append(_described(name, calls, trace, batch))
-            continue
-        if any(True for _ in module.children()) and not isinstance(module, nn.MultiheadAttention):
-            continue
-        if isinstance(module, _SAME_VALUES) or _is_output(last.output, outputs):
-            continue
-        layers.append(_described(name, calls, trace, batch))
-    return layers
+        if every or _is_hidden_leaf(call, trace, weights):
+            by_name.setdefault(call.name, []).append(call)
+    return [_described(network.module, calls, trace, again.get(name)) for name, calls in by_name.items()]
 
 
-def out_of_place(module: nn.Module) -> nn.Module:
-    """A copy whose activation modules do not write into their inputs, which have yet to be looked at."""
-    own = copied(module)
-    for part in own.modules():
-        if getattr(part, "inplace", False) is True:
-            setattr(part, "inplace", False)  # noqa: B010  # nn.Module types its attributes as tensors
-    return own
-
-
-def _is_output(value: Any, outputs: torch.Tensor) -> bool:
-    if not isinstance(value, torch.Tensor) or value.numel() != outputs.numel():
-        return False
-    return torch.equal(value.reshape(outputs.shape), outputs)
-
-
-def _traced(module: nn.Module, inputs: torch.Tensor) -> tuple[_Trace, torch.Tensor]:
+def _traced(network: Network, inputs: torch.Tensor) -> _Trace:
+    """Follow one pass of f(x; theta*). The hooks sit on the network's private copy of the module, and are removed."""
     trace = _Trace()
 
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        for value in args:
-            if isinstance(value, torch.Tensor):
-                trace.kept.append(value)
-                trace.into_module.setdefault(id(value), set()).add(type(module).__name__.lower())
-        trace.open.append([])
+    def before(name: str) -> Callable[..., None]:
+        def enter(_module: nn.Module, _args: Any) -> None:
+            trace.open.append(name)
+
+        return enter
 
     def after(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: Any, output: Any) -> None:
-            del args
+        def leave(module: nn.Module, _args: Any, output: Any) -> None:
+            while trace.open and trace.open.pop() != name:
+                pass  # a module that raised inside a forward which goes on without it
             trace.kept.append(output)
-            trace.calls.append(_Call(name, module, output, trace.open.pop()))
+            key = trace.keep(output) if isinstance(output, torch.Tensor) else (0, 0)
+            trace.calls.append(_Call(name, module, output, key))
 
-        return record
+        return leave
 
     hooks = []
-    for name, part in module.named_modules():
+    for name, part in network.module.named_modules():
         if name:
-            hooks += [part.register_forward_pre_hook(before), part.register_forward_hook(after(name))]
+            hooks += [part.register_forward_pre_hook(before(name)), part.register_forward_hook(after(name))]
+            if _is_leaf(part):
+                trace.leaves.add(name)
     try:
-        with torch.no_grad(), _Functions(trace):
-            outputs = module(inputs)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            with _Functions(trace):
+                outputs = network(network.trained, inputs)
+            trace.outputs = trace.keep(outputs)
     finally:
         for hook in hooks:
             hook.remove()
-    return trace, outputs
+    return trace
 
 
-def _described(name: str, calls: list[_Call], trace: _Trace, batch: int) -> LayerInfo:
+def _is_leaf(module: nn.Module) -> bool:
+    children = [name for name, _ in module.named_children() if name != "parametrizations"]
+    return not children or isinstance(module, nn.MultiheadAttention)
+
+
+def _weight_modules(module: nn.Module) -> set[int]:
+    """Modules that compute a weight from parameters, not values from inputs."""
+    lists = (part for part in module.modules() if isinstance(part, parametrize.ParametrizationList))
+    return {id(part) for one in lists for part in one.modules()}
+
+
+def _is_hidden_leaf(call: _Call, trace: _Trace, weights: set[int]) -> bool:
+    if not _is_leaf(call.module) or isinstance(call.module, _SAME_VALUES) or id(call.module) in weights:
+        return False
+    # Back from the network's outputs through what leaves the numbers as they are, also [:, 0] of one column.
+    key = trace.outputs
+    while key != call.key:
+        step = trace.makers.get(key)
+        picked = step is not None and step.function == "getitem"
+        if step is None or not (step.function in _SAME_NUMBERS or picked):
+            return True
+        if picked and _count(trace.shapes[key]) != _count(trace.shapes[step.taken[0]]):
+            return True
+        key = step.taken[0]
+    return False
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _described(module: nn.Module, calls: list[_Call], trace: _Trace, again: Any) -> LayerInfo:
     call = calls[-1]
-    kind = type(call.module).__name__
+    kind = parametrize.type_before_parametrizations(call.module).__name__
+
+    def refused(remark: str) -> LayerInfo:
+        return LayerInfo(call.name, kind, "activation", 0, 0, (), remark, usable=False)
+
     if not isinstance(call.output, torch.Tensor):
-        remark = f"it returns a {type(call.output).__name__}, not one tensor"
-        return LayerInfo(name, kind, "activation", 0, 0, (), remark, usable=False)
-    shape = tuple(call.output.shape)
-    if len(shape) < 2 or shape[0] != batch:
-        remark = f"its output of shape {shape} does not have one row per example"
-        return LayerInfo(name, kind, "activation", 0, 0, (), remark, usable=False)
+        return refused(f"it returns a {type(call.output).__name__}, not one tensor")
+    shape = trace.shapes[call.key]
+    rows = shape[:1] == (2,) and isinstance(again, torch.Tensor) and tuple(again.shape) == (3, *shape[1:])
+    if len(shape) < 2 or not rows:
+        return refused(f"its output of shape {shape} does not have one row per example")
+    if call.output.is_complex():
+        return refused("it returns complex numbers")
     label, remark = _label(call, trace)
-    axis = _unit_axis(call, trace, {id(c.output): c for c in trace.calls})
+    axis = _unit_axis(call, trace)
     positions = tuple(size for place, size in enumerate(shape) if place not in (0, axis))
     if len(calls) > 1:
-        remark = f"it is called {len(calls)} times in one pass, and only the last call could be shown"
-    return LayerInfo(name, kind, label, shape[axis], axis, positions, remark, usable=len(calls) == 1)
+        names = [name for name, part in module.named_modules(remove_duplicate=False) if part is call.module]
+        under = f" (under the names {' and '.join(names)})" if len(names) > 1 else ""
+        remark = f"it is called {len(calls)} times in one pass{under}, and only the last call could be shown"
+    return LayerInfo(call.name, kind, label, shape[axis], axis, positions, remark, usable=len(calls) == 1)
 
 
 def _label(call: _Call, trace: _Trace) -> tuple[str, str]:
-    if any(function in _NONLINEAR for function in call.functions):
+    if _made_nonlinear(call.key, call.name, trace, 0):
         return "post-activation", ""
-    follower = _after(id(call.output), trace, 0)
+    follower = _after(call.key, trace, 0)
     if follower is not None:
-        function, tensor = follower
-        if not any(function in module or module in function for module in trace.into_module.get(tensor, ())):
-            return "pre-activation", f"a functional {function} follows, whose output has no layer of its own"
-        return "pre-activation", ""
-    if _before(id(call.output), trace, 0):
+        # Run by a leaf module of its own, such as nn.ReLU, its output can be shown; called as a function it cannot.
+        if follower.inside in trace.leaves and follower.inside != call.name:
+            return "pre-activation", ""
+        return "pre-activation", f"a functional {follower.function} follows, whose output has no layer of its own"
+    if _before(call.key, trace, 0):
         return "post-activation", ""
     return "activation", "no non-linearity follows directly"
 
 
-def _after(tensor: int, trace: _Trace, depth: int) -> tuple[str, int] | None:
+def _made_nonlinear(key: Key, layer: str, trace: _Trace, depth: int) -> bool:
+    """Whether a layer's own last function is a non-linearity, or arithmetic on one, such as x * sigmoid(x)."""
+    step = trace.makers.get(key)
+    if step is None or (step.inside != layer and depth):
+        return False
+    if step.function in _NONLINEAR or (step.function in _NONLINEAR_ALONE and not depth):
+        return True
+    arithmetic = step.inside == layer and step.function in _ARITHMETIC and depth < _DEPTH
+    return arithmetic and any(_made_nonlinear(one, layer, trace, depth + 1) for one in step.taken)
+
+
+def _after(key: Key, trace: _Trace, depth: int) -> _Step | None:
     """The first non-linearity that takes a tensor, looking through what changes no meaning."""
-    for function, made in trace.takers.get(tensor, []):
-        if function in _NONLINEAR:
-            return function, tensor
-        if function in _TRANSPARENT and made != tensor and depth < _DEPTH:
-            found = _after(made, trace, depth + 1)
+    takers = trace.takers.get(key, [])
+    for step in takers:
+        if step.function in _NONLINEAR or (step.function in _NONLINEAR_ALONE and len(takers) == 1):
+            return step
+        if step.function in _TRANSPARENT and depth < _DEPTH:
+            found = _after(step.made[0], trace, depth + 1)
             if found is not None:
                 return found
     return None
 
 
-def _before(tensor: int, trace: _Trace, depth: int) -> bool:
+def _before(key: Key, trace: _Trace, depth: int) -> bool:
     """Whether a tensor comes from a non-linearity, looking through what changes no meaning."""
-    if depth and any(name in _NONLINEAR and made == tensor for name, made in trace.takers.get(tensor, [])):
-        return True  # applied in place
-    function, taken = trace.makers.get(tensor, ("", []))
-    if function in _NONLINEAR:
+    step = trace.makers.get(key)
+    if step is None:
+        return False
+    if step.function in _NONLINEAR | _NONLINEAR_ALONE:
         return True
-    return function in _TRANSPARENT and depth < _DEPTH and any(_before(one, trace, depth + 1) for one in taken[:1])
+    return step.function in _TRANSPARENT and depth < _DEPTH and _before(step.taken[0], trace, depth + 1)
 
 
-def _unit_axis(call: _Call, trace: _Trace, calls: dict[int, _Call]) -> int:
-    """Axis of the units: channels come first in convolutions and what follows them, else units come last."""
-    output = call.output
-    if output.ndim == 2 or isinstance(call.module, _CHANNELS_FIRST):
+def _unit_axis(call: _Call, trace: _Trace) -> int:
+    """Axis of the units. The function that made the values says so: channels come first in convolutions, pools and
+    norms of maps, and last in linear layers, embeddings and attention; elementwise functions keep the axis. Where
+    nothing says so, a sequence (b, t, d) has its units last and a map (b, ch, h, w) first."""
+    ndim = call.output.ndim
+    found = _axis_from(call.key, trace, 0) if ndim > 2 else 1
+    return found or (1 if ndim > 3 else ndim - 1)
+
+
+def _axis_from(key: Key, trace: _Trace, depth: int) -> int | None:
+    step, shape = trace.makers.get(key), trace.shapes[key]
+    if step is None or depth > _DEPTH or len(shape) < 3:
+        return None
+    last = len(shape) - 1
+    if step.function in _CHANNELS_FIRST:
         return 1
-    if output.ndim > 3:
-        return 1
-    if isinstance(call.module, nn.Linear | nn.LayerNorm | nn.Embedding | nn.RMSNorm):
-        return 2
-    tensor = id(output)
-    for _ in range(_DEPTH):
-        function, taken = trace.makers.get(tensor, ("", []))
-        if not taken or (function not in _NONLINEAR and function not in _TRANSPARENT):
-            break
-        tensor = taken[0]
-        source = calls.get(tensor)
-        if source is not None and isinstance(source.module, _CHANNELS_FIRST):
+    # A layer norm over one axis is over units; over several, what it is given says which they are.
+    over_units = step.function == "layer_norm" and any(len(trace.shapes[weight]) == 1 for weight in step.taken[1:])
+    if step.function in _CHANNELS_LAST or over_units:
+        return last
+    source = trace.shapes[step.taken[0]]
+    if step.axes or step.function in _RESHAPES:
+        before = _axis_from(step.taken[0], trace, depth + 1)
+        if before is None or step.axes:
+            return before and step.axes.index(before)
+        if before == 1 and source[1] == shape[1]:
             return 1
-    return 2
+        return last if before == len(source) - 1 and source[-1] == shape[-1] else None
+    same = (one for one in step.taken if trace.shapes[one] == shape)
+    return next((axis for one in same if (axis := _axis_from(one, trace, depth + 1)) is not None), None)

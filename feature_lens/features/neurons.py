@@ -12,8 +12,8 @@ from captum.attr import LayerActivation
 
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, tile_size
-from feature_lens.features.layer_trace import LayerInfo, out_of_place, trace_layers
+from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, one_pass, tile_size
+from feature_lens.features.layer_trace import LayerInfo, trace_layers
 from feature_lens.networks import Network
 from feature_lens.registry import unknown_name
 
@@ -21,7 +21,8 @@ Reduce = Literal["max", "mean", "absmax"]
 
 
 def hidden_layers(network: Network, examples: Examples) -> list[LayerInfo]:
-    """The hidden layers that a forward pass reaches; those with `usable` can be shown. See `trace_layers`."""
+    """The hidden layers that a forward pass reaches; those with `usable` can be shown, the others say why not in
+    their `remark`. The layer that gives the network's own outputs is left out. See `trace_layers`."""
     return trace_layers(network, examples)
 
 
@@ -31,9 +32,12 @@ class NeuronActivations(DesignMatrix):
     Taken by Captum's LayerActivation. Where a unit has a value at many positions (pixels, time steps, tokens),
     `reduce` says which one number stands for it: 'max', 'mean', or 'absmax' (the value of largest magnitude, signed);
     `activations` gives the position of that value too, except for the mean. An activation map (b, channels, ...) of a
-    convolution has its units on axis 1, a sequence (b, t, units) on its last.
+    convolution has its units on axis 1, a sequence (b, t, units) on its last; `info.unit_axis` says which.
+    Values are those at the moment the layer returns: a non-linearity that then writes over them changes nothing.
+    `layer` is a module path; one of a module that has several is as good as another.
 
-    Raises NetworkError for a layer that is not reached, is called more than once, or returns several tensors.
+    Raises NetworkError for a layer that is not reached, is called more than once, or returns several tensors, and
+    for what `Network.check` refuses; SettingsError for a name or a reduction that is not known.
     Cost: one forward pass of all examples.
     """
 
@@ -46,10 +50,8 @@ class NeuronActivations(DesignMatrix):
         self.examples = examples
         self.layer = layer
         self.reduce = reduce
-        network.check(examples)
         self.info = _usable_layer(network, examples, layer)
         self.tile = tile_size(tile, self.info.width * int(np.prod(self.info.positions, dtype=np.int64)))
-        self._module = out_of_place(network.module)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -98,21 +100,21 @@ class NeuronActivations(DesignMatrix):
                 self.watch(count)
         return values, locations
 
+    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        # Not the module itself: a forward that writes into a buffer would then give the next tile other values.
+        return self.network(self.network.trained, inputs)
+
     def _layer_values(self, inputs: torch.Tensor) -> torch.Tensor:
-        layer = dict(self._module.named_modules())[self.layer]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
-                found = LayerActivation(self._module, layer).attribute(inputs)
-        finally:
-            torch.set_num_threads(threads)
+        layer = self.network.module.get_submodule(self.layer)
+        with one_pass(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            found = LayerActivation(self._forward, layer).attribute(inputs)
         if not isinstance(found, torch.Tensor):
             raise NetworkError(f"Layer '{self.layer}' must give one tensor, but a {type(found).__name__} came.")
         return found.detach()
 
     def _reduced(self, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = found if found.is_floating_point() else found.to(torch.float64)
         by_unit = found.movedim(self.info.unit_axis, 1).flatten(2) if found.ndim > 2 else found
         if by_unit.ndim == 2:
             return by_unit, None
@@ -123,16 +125,21 @@ class NeuronActivations(DesignMatrix):
 
 
 def _usable_layer(network: Network, examples: Examples, layer: str) -> LayerInfo:
-    if layer not in dict(network.module.named_modules()) or not layer:
-        raise unknown_name("layer", layer, [name for name, _ in network.module.named_modules() if name])
+    modules = {name: part for name, part in network.module.named_modules(remove_duplicate=False) if name}
+    if layer not in modules:
+        raise unknown_name("layer", layer, list(modules))
+    # A module that has several names is traced under its first.
+    first = next(name for name, part in modules.items() if part is modules[layer])
     known = {info.name: info for info in trace_layers(network, examples, every=True)}
-    if layer not in known:
+    if first not in known:
+        shown = [name for name, info in known.items() if info.usable]
+        listed = ", ".join(shown[:24]) + (f" and {len(shown) - 24} more" if len(shown) > 24 else "")
         raise NetworkError(
             f"Layer '{layer}' has activations only if the forward pass calls it, but it does not; "
-            f"choose one of {', '.join(known) or 'none'}."
+            f"choose one of {listed or 'none'}."
         )
-    if not known[layer].usable:
+    if not known[first].usable:
         raise NetworkError(
-            f"Layer '{layer}' cannot be shown as neurons, because {known[layer].remark}; choose another."
+            f"Layer '{layer}' cannot be shown as neurons, because {known[first].remark}; choose another."
         )
-    return known[layer]
+    return known[first]

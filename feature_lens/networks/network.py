@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from feature_lens.networks.checkpoints import load_checkpoint
 Params = dict[str, torch.Tensor]
 Precision = Literal["float64", "float32"]
 At = Literal["effective", "initial"]
+
+# One forward pass at a time in a process: it swaps parameters into a module, and what surrounds it sets warning filters
+# and thread counts, all of which are shared between threads.
+ONE_PASS: Final = threading.RLock()
 
 # Outputs of one example alone and inside a batch may differ by rounding, never by more than this share of their size.
 _BATCH_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -134,7 +139,8 @@ class Network:
         constants = {key: value.clone() for key, value in self.constants.items()}
         values = params | constants
         placed = {place: values[name] for place, name in self.places}
-        outputs = functional_call(self.module, placed, (inputs,), tie_weights=False)
+        with ONE_PASS:
+            outputs = functional_call(self.module, placed, (inputs,), tie_weights=False)
         if not isinstance(outputs, torch.Tensor):
             raise NetworkError(
                 f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "
@@ -156,7 +162,7 @@ class Network:
         batch it is in; ExamplesError where a class label is not among the outputs.
         """
         few = self.tensor(examples.inputs[: min(len(examples), 5)])
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with ONE_PASS, torch.no_grad(), torch.random.fork_rng(devices=[]):
             first = self._tried(few)
             again = self._tried(few)
             if not torch.equal(first.nan_to_num(), again.nan_to_num()):
