@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -384,6 +385,23 @@ def test_values_do_not_depend_on_what_else_is_there() -> None:
         np.testing.assert_array_equal(design.activations()[0], values)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_passes_in_other_threads_are_not_mistaken_for_own() -> None:
+    network, examples = made(mlp(), (5,), 40, 2)
+
+    def taken(layer: str) -> np.ndarray:
+        return NeuronActivations(network, examples, layer, tile=4).activations()[0]
+
+    layers = ["0", "1", "2", "3"] * 3
+    alone = {layer: taken(layer) for layer in layers}
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(network.outputs, examples, 1) for _ in range(4)]
+        together = list(pool.map(taken, layers))
+        for other in others:
+            other.result()
+    for layer, values in zip(layers, together, strict=True):
+        np.testing.assert_array_equal(values, alone[layer])
 
 
 def test_weight_norm_by_hooks_is_no_obstacle() -> None:

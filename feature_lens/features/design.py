@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.linalg.blas import dsyrk
 from threadpoolctl import threadpool_limits
 
 from feature_lens.examples import Examples
@@ -188,14 +187,19 @@ class DesignMatrix(ABC):
 
     def cogram(self) -> Matrix:
         """Phi^T Phi (p, p). Cost r p^2."""
-        # One triangle, accumulated in place: adding whole products would cost as much as making them.
-        total = np.zeros((self.n_columns, self.n_columns), order="F")
+        total = np.zeros((self.n_columns, self.n_columns))
         with one_thread():
-            for _, block in self.blocks():
-                total = dsyrk(1.0, block.T, beta=1.0, c=total, overwrite_c=1)
-        whole: Matrix = total + total.T
-        whole[np.diag_indices_from(whole)] /= 2
-        return whole
+            for held in self._held_rows():
+                total += held.T @ held
+        return total
+
+    def _held_rows(self) -> Iterator[Matrix]:
+        """The matrix in as few pieces as may be held at once: products of large pieces cost far fewer additions."""
+        q = self.rows_per_example
+        together = max(1, HELD_BYTES // (8 * self.n_columns * q * self.tile))
+        stream = self.tiles()
+        while pieces := [tile.values[: tile.count * q] for tile in islice(stream, together)]:
+            yield np.concatenate(pieces)
 
     def matmul(self, v: Matrix) -> Matrix:
         """Phi v: (p, k) or (p,) -> (r, k) or (r,)."""
