@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     __version__: str
     from feature_lens.analysis import Run, open_run
     from feature_lens.examples import Examples, Modality
-    from feature_lens.extract import ExtractSettings, SetSettings, compute, extract
+    from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run
     from feature_lens.features.bases import Canonical, Eigen, Unit
     from feature_lens.features.effective import EffectiveFeatures
     from feature_lens.features.neurons import NeuronActivations
@@ -30,8 +30,8 @@ _HOMES = {
     "Run": "feature_lens.analysis",
     "SetSettings": "feature_lens.extract",
     "Unit": "feature_lens.features.bases",
-    "compute": "feature_lens.extract",
-    "extract": "feature_lens.extract",
+    "compute_run": "feature_lens.extract",
+    "extract_run": "feature_lens.extract",
     "open_run": "feature_lens.analysis",
 }
 
@@ -48,8 +48,8 @@ __all__ = [
     "SetSettings",
     "Unit",
     "__version__",
-    "compute",
-    "extract",
+    "compute_run",
+    "extract_run",
     "open_run",
 ]
 

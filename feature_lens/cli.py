@@ -51,11 +51,11 @@ def demo(
     chosen = None if no_app else _port(port)
     from tqdm import tqdm
 
-    from feature_lens.extract import extract
+    from feature_lens.extract import extract_run
     from feature_lens.networks.digits import digits_examples, digits_network, train_digits
 
     initial, trained = train_digits(progress=lambda epochs, what: tqdm(epochs, desc=what, unit="epoch", disable=None))
-    extract(digits_network(initial, trained), digits_examples(), out, name="digits", overwrite=overwrite)
+    extract_run(digits_network(initial, trained), digits_examples(), out, name="digits", overwrite=overwrite)
     _tell(out)
     if chosen is not None:
         _serve([out], chosen, "")
@@ -95,8 +95,7 @@ def extract(
     from feature_lens.store import check_writable
 
     check_writable(out, overwrite)
-    from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings
-    from feature_lens.extract import extract as run_extract
+    from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
 
@@ -128,7 +127,7 @@ def extract(
         learning_rates=_learning_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # as above
     )
-    run_extract(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite)
+    extract_run(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite)
     _tell(out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from feature_lens.cards import Provenance
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.feature_set import FeatureSet
+from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.features.bases import BASES, Basis, Canonical, Eigen
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
@@ -58,11 +59,15 @@ class SetSettings:
         if self.name:
             return self.name
         parts = [self.basis if self.basis != "canonical" else "weights"]
-        parts += [self.outputs.replace(":", "_")] if self.outputs != "flattened" else []
+        parts += [_as_name(self.outputs)] if self.outputs != "flattened" else []
         parts += [self.at] if self.at != "effective" else []
         parts += ["centred"] if self.centred else []
-        parts += [layer.replace(".", "_") for layer in self.layers or ()]
+        parts += [_as_name(layer) for layer in self.layers or ()]
         return "_".join(parts)
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 DEFAULT_SETS = (
@@ -94,7 +99,7 @@ class ExtractSettings:
         return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "workers")}
 
 
-def extract(
+def extract_run(
     network: Network,
     examples: Examples,
     out: Path | str,
@@ -110,11 +115,11 @@ def extract(
     each with one sentence; what was at `out` before stays on any failure.
     """
     target = check_writable(out, overwrite)
-    contents = compute(network, examples, settings, name=name or target.stem, progress=progress)
+    contents = compute_run(network, examples, settings, name=name or target.stem, progress=progress)
     return write_run(contents, target, overwrite)
 
 
-def compute(
+def compute_run(
     network: Network,
     examples: Examples,
     settings: ExtractSettings = ExtractSettings(),
@@ -178,7 +183,7 @@ def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> li
             raise unknown_name("hidden layer", layer, [info.name for info in known])
         jobs.append(
             _Job(
-                f"neurons_{layer.replace('.', '_')}",
+                f"neurons_{_as_name(layer)}",
                 lambda layer=layer: NeuronActivations(network, examples, layer, tile=settings.tile),  # type: ignore[misc]  # mypy cannot infer a default in a lambda
                 Canonical(),
             )
@@ -205,6 +210,8 @@ def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[
     """All sets, several at a time; linear algebra runs in one thread each, so the result does not depend on that."""
     names = [job.name for job in jobs]
     for name in names:
+        if not SET_NAME.fullmatch(name):
+            raise SettingsError(f"A set is called by letters, digits, '_', '-' and '.', but '{name}' came; rename it.")
         if names.count(name) > 1:
             raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
     stop = threading.Event()
@@ -301,5 +308,7 @@ def _metrics(examples: Examples, outputs: npt.NDArray[np.float64]) -> dict[str, 
             residual = outputs[chosen] - examples.targets.reshape(outputs.shape)[chosen]
             spread = examples.targets[chosen] - examples.targets[chosen].mean(axis=0)
             total = float(np.square(spread).sum())
-            metrics[f"R2 ({split})"] = 1 - float(np.square(residual).sum()) / total if total > 0 else float("nan")
+            score = 1 - float(np.square(residual).sum()) / total if total > 0 else float("nan")
+            if np.isfinite(score):  # constant targets have no R2
+                metrics[f"R2 ({split})"] = score
     return metrics

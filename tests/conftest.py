@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from oracles import dense_jacobian, relu_net_jacobian
 
 from feature_lens.analysis import Run, open_run
 
@@ -13,11 +15,11 @@ from feature_lens.analysis import Run, open_run
 @pytest.fixture(scope="session")
 def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo run on the shipped parameters; tests that use it share an xdist group, so it is made once."""
-    from feature_lens.extract import extract
+    from feature_lens.extract import extract_run
     from feature_lens.networks.digits import digits_examples, shipped_digits
 
     path = tmp_path_factory.mktemp("demo") / "digits.h5"
-    return extract(shipped_digits(), digits_examples(), path, name="digits", progress=False)
+    return extract_run(shipped_digits(), digits_examples(), path, name="digits", progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,15 @@ def digits_run(digits_file: Path) -> Iterator[Run]:
     """The demo run, opened."""
     with open_run(digits_file) as run:
         yield run
+
+
+@pytest.fixture(scope="session")
+def digits_jacobian() -> np.ndarray:
+    """(n, c, p) of the demo network, written out in numpy and checked against autograd on a few examples."""
+    from feature_lens.networks.digits import digits_examples, shipped_digits
+
+    module = shipped_digits().module.requires_grad_(True)
+    inputs = np.asarray(digits_examples().inputs)
+    jacobian = relu_net_jacobian(module, inputs)  # type: ignore[arg-type]  # the demo is a Sequential
+    np.testing.assert_allclose(jacobian[::300], dense_jacobian(module, inputs[::300]), atol=1e-12)
+    return jacobian

@@ -39,6 +39,27 @@ def dense_jacobian(
     return np.stack(rows)
 
 
+def relu_net_jacobian(module: nn.Sequential, inputs: np.ndarray) -> np.ndarray:
+    """(n, c, p) of a stack of linear layers and ReLUs by the chain rule written out in numpy, in float64."""
+    layers = [part for part in module if isinstance(part, nn.Linear)]
+    weights = [layer.weight.detach().double().numpy() for layer in layers]
+    biases = [layer.bias.detach().double().numpy() for layer in layers]
+    entering, open_units = [np.asarray(inputs, dtype=float)], []
+    for weight, bias in zip(weights, biases, strict=True):
+        z = entering[-1] @ weight.T + bias
+        open_units.append(z > 0)
+        entering.append(np.maximum(z, 0))
+    n, c = len(inputs), len(biases[-1])
+    gradient = np.broadcast_to(np.eye(c), (n, c, c))  # of the outputs with respect to the current layer's z
+    parts: list[np.ndarray] = []
+    for place in reversed(range(len(layers))):
+        of_weight = np.einsum("nco,ni->ncoi", gradient, entering[place])
+        parts = [of_weight.reshape(n, c, -1), gradient, *parts]
+        if place:
+            gradient = (gradient @ weights[place]) * open_units[place - 1][:, None]
+    return np.concatenate(parts, axis=2)
+
+
 def made(
     module: nn.Module, shape: tuple[int, ...], n: int, classes: int, seed: int = 0, split: bool = True
 ) -> tuple[Network, Examples]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from browser_driver import Tab, chromium, served
 
-from feature_lens.extract import extract
+from feature_lens.extract import extract_run
 from feature_lens.networks.digits import digits_examples, shipped_digits
 
 FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
@@ -24,7 +24,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = extract(shipped_digits(), digits_examples(), folder / "digits.h5", name="digits")
+        run = extract_run(shipped_digits(), digits_examples(), folder / "digits.h5", name="digits")
         with chromium() as browser, served([run], folder) as address:
             tab = Tab(browser)
             for picture, place in PICTURES.items():

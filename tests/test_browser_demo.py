@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser_driver import Tab, chromium, served
-from oracles import dense_jacobian
 from PIL import Image
 
 from feature_lens.analysis import Run, format_value, sheet_geometry
-from feature_lens.networks.digits import digits_examples, shipped_digits
+from feature_lens.networks.digits import digits_examples
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
 
@@ -25,13 +24,6 @@ def tab(digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         opened.go(address)
         yield opened
         opened.close()
-
-
-@pytest.fixture(scope="module")
-def jacobian() -> np.ndarray:
-    """(n, c, p) by a loop of autograd over every example and output."""
-    network, examples = shipped_digits(), digits_examples()
-    return dense_jacobian(network.module.requires_grad_(True), np.asarray(examples.inputs))
 
 
 def _picture_of(position: int) -> np.ndarray:
@@ -53,8 +45,8 @@ def test_every_page_of_the_demo_opens(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize("weight", [0, 70, 2100, 3000, 3465])
-def test_first_tiles_of_weight_features(tab: Tab, jacobian: np.ndarray, weight: int) -> None:
-    values = jacobian[:, 3, weight]
+def test_first_tiles_of_weight_features(tab: Tab, digits_jacobian: np.ndarray, weight: int) -> None:
+    values = digits_jacobian[:, 3, weight]
     root = tab.page.url.rsplit("/", 1)[0]
     tab.go(f"{root}/feature?set=weights&view=output:3&feature={weight}")
     tab.fine()
@@ -67,11 +59,11 @@ def test_first_tiles_of_weight_features(tab: Tab, jacobian: np.ndarray, weight: 
 
 
 @pytest.mark.parametrize("feature", [0, 3, 63])
-def test_first_tiles_of_eigen_features(tab: Tab, digits_run: Run, jacobian: np.ndarray, feature: int) -> None:
+def test_first_tiles_of_eigen_features(tab: Tab, digits_run: Run, digits_jacobian: np.ndarray, feature: int) -> None:
     direction = digits_run.sets["eigen"].read("direction")[feature].astype(float)
     root = tab.page.url.rsplit("/", 1)[0]
     for output in (0, 7):
-        values = jacobian[:, output] @ direction
+        values = digits_jacobian[:, output] @ direction
         tab.go(f"{root}/feature?set=eigen&view=output:{output}&feature={feature}")
         tab.fine()
         for end, best in (("Highest", int(values.argmax())), ("Lowest", int(values.argmin()))):

@@ -14,7 +14,7 @@ from torch import nn
 from feature_lens.analysis import open_run
 from feature_lens.errors import ExamplesError, OutputError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.extract import ExtractSettings, SetSettings, compute, extract, fingerprint
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run, fingerprint
 from feature_lens.networks import Network
 
 SMALL = ExtractSettings(
@@ -41,7 +41,7 @@ def _problem() -> tuple[Network, Examples]:
 
 def test_a_run_holds_every_set_that_was_asked_for(tmp_path: Path) -> None:
     network, examples = _problem()
-    path = extract(network, examples, tmp_path / "run.h5", SMALL, progress=False)
+    path = extract_run(network, examples, tmp_path / "run.h5", SMALL, progress=False)
     with open_run(path) as run:
         assert list(run.sets) == [
             *("eigen", "eigen_trace", "eigen_output_1_centred", "unit", "weights", "eigen_initial", "last_layer"),
@@ -72,7 +72,7 @@ def test_the_same_bytes_for_any_batch_size_and_thread_count(module: str, tmp_pat
                 batch_size=batch_size,
                 workers=workers,
             )
-            path = extract(
+            path = extract_run(
                 network, examples, tmp_path / f"{threads}_{batch_size}.h5", settings, name="x", progress=False
             )
             found.append(path.read_bytes())
@@ -89,7 +89,7 @@ def test_the_order_of_examples_changes_no_ranking() -> None:
     )
     straight = Examples.from_arrays(np.asarray(examples.inputs), examples.targets)
     settings = ExtractSettings(sets=(SetSettings("canonical"),), neurons=(), keep=5, tile=1)
-    one, other = (compute(network, e, settings, progress=False) for e in (straight, turned))
+    one, other = (compute_run(network, e, settings, progress=False) for e in (straight, turned))
     a = one.examples.ids[one.sets["weights"].read("highest/position")]
     b = other.examples.ids[other.sets["weights"].read("highest/position")]
     np.testing.assert_array_equal(a, b)
@@ -114,11 +114,11 @@ def test_one_class_is_remarked_and_one_example_refused(tmp_path: Path) -> None:
     network, examples = _problem()
     inputs = np.asarray(examples.inputs)
     one_class = Examples.from_arrays(inputs, np.ones(30, dtype=int), class_names=("ant", "bee", "cat"))
-    contents = compute(network, one_class, ExtractSettings(sets=(SetSettings("unit"),), neurons=()), progress=False)
+    contents = compute_run(network, one_class, ExtractSettings(sets=(SetSettings("unit"),), neurons=()), progress=False)
     assert "All examples are of one class (bee), so class profiles say nothing." in contents.provenance.remarks
     assert any("in sample" in remark for remark in contents.provenance.remarks)
     with pytest.raises(ExamplesError, match="at least two examples, but one came"):
-        extract(network, Examples.from_arrays(inputs[:1]), tmp_path / "run.h5", progress=False)
+        extract_run(network, Examples.from_arrays(inputs[:1]), tmp_path / "run.h5", progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -137,16 +137,16 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     ]
     for settings, sentence in bad:
         with pytest.raises(SettingsError, match=sentence):
-            extract(network, examples, tmp_path / "run.h5", settings, progress=False)
+            extract_run(network, examples, tmp_path / "run.h5", settings, progress=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_output_is_tried_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, examples = _problem()
     (tmp_path / "run.h5").write_text("precious")
-    monkeypatch.setattr("feature_lens.extract.compute", lambda *a, **k: pytest.fail("computed"))
+    monkeypatch.setattr("feature_lens.extract.compute_run", lambda *a, **k: pytest.fail("computed"))
     with pytest.raises(OutputError, match="exists already"):
-        extract(network, examples, tmp_path / "run.h5")
+        extract_run(network, examples, tmp_path / "run.h5")
     assert (tmp_path / "run.h5").read_text() == "precious"
 
 
@@ -165,14 +165,14 @@ def test_non_finite_features_are_counted_and_named() -> None:
     inputs = np.random.default_rng(0).random((12, 3))
     inputs[5, 0] = 0
     settings = ExtractSettings(sets=(SetSettings("canonical"),), neurons=(), tile=4)
-    contents = compute(Network.from_module(_Root().eval()), Examples.from_arrays(inputs), settings, progress=False)
+    contents = compute_run(Network.from_module(_Root().eval()), Examples.from_arrays(inputs), settings, progress=False)
     weights = contents.sets["weights"]
     counted = weights.read("n_nonfinite")
     assert counted.max() == 1
     assert (weights.read("first_nonfinite")[counted == 1] == 5).all()
     assert not (weights.read("highest/position")[counted == 1] == 5).any()
     with pytest.raises(SettingsError, match="finite and not zero"):
-        compute(
+        compute_run(
             Network.from_module(_Root().eval()),
             Examples.from_arrays(inputs),
             ExtractSettings(sets=(SetSettings("eigen"),), neurons=()),
@@ -187,5 +187,5 @@ def test_regression_targets_are_scored_by_r2() -> None:
     with torch.no_grad():
         targets = module(torch.as_tensor(inputs)).numpy()
     examples = Examples.from_arrays(inputs, targets)
-    contents = compute(Network.from_module(module), examples, ExtractSettings(neurons=()), progress=False)
+    contents = compute_run(Network.from_module(module), examples, ExtractSettings(neurons=()), progress=False)
     assert contents.network.metrics["R2 (all)"] == pytest.approx(1)

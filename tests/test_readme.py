@@ -22,7 +22,7 @@ def test_the_quickstart_runs(
     assert isinstance(kernel, np.ndarray)
     assert kernel.shape == (150, 150)
     assert (tmp_path / "iris.h5").is_file()
-    assert "setosa" in capsys.readouterr().out
+    assert "versicolor" in capsys.readouterr().out
     run = names["run"]
     assert "data:image/png" in run.feature("eigen", 0)._repr_html_()  # type: ignore[attr-defined]  # made by exec
     run.close()  # type: ignore[attr-defined]  # made by exec

@@ -16,7 +16,7 @@ from networks import mlp
 from oracles import made
 
 from feature_lens.analysis import feature_table, labelled_sheet, open_run
-from feature_lens.extract import extract
+from feature_lens.extract import extract_run
 from feature_lens.features.bases import Canonical, Eigen
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.jacobian import Jacobian
@@ -47,7 +47,7 @@ def test_extract_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     seconds = []
     for turn in range(3):
         start = time.perf_counter()
-        path = extract(network, examples, tmp_path / f"{turn}.h5", progress=False)
+        path = extract_run(network, examples, tmp_path / f"{turn}.h5", progress=False)
         seconds.append(time.perf_counter() - start)
     _told(capsys, f"demo extract {statistics.median(seconds):.1f} s, file {path.stat().st_size / 1e6:.1f} MB")
 
@@ -88,7 +88,7 @@ def test_weight_features(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = extract(shipped_digits(), digits_examples(), tmp_path / "digits.h5", progress=False)
+    path = extract_run(shipped_digits(), digits_examples(), tmp_path / "digits.h5", progress=False)
     with open_run(path) as run:
         view = run.sets["weights"].views[0]
         first = time.perf_counter()

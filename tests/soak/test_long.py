@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from feature_lens.extract import ExtractSettings, extract
+from feature_lens.extract import ExtractSettings, extract_run
 from feature_lens.features.bases import Eigen
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks.digits import Recipe, digits_examples, digits_network, shipped_digits, train_digits
@@ -41,7 +41,7 @@ def test_the_demo_run_is_the_same_bytes_for_any_batch_size_and_thread_count(tmp_
         torch.set_num_threads(threads)
         path = tmp_path / f"{threads}-{batch_size}.h5"
         wanted = ExtractSettings(batch_size=batch_size)
-        extract(shipped_digits(), digits_examples(), path, wanted, name="digits", progress=False)
+        extract_run(shipped_digits(), digits_examples(), path, wanted, name="digits", progress=False)
         found.append(path.read_bytes())
     assert found[0] == found[1] == found[2]
 
