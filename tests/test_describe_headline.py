@@ -10,7 +10,7 @@ import pytest
 import synthetic
 
 from feature_lens.analysis import class_figures, headline
-from feature_lens.analysis.headline import _figure
+from feature_lens.analysis.headline import format_auroc
 from feature_lens.examples import Examples
 from feature_lens.run_contents import RunContents
 
@@ -70,7 +70,7 @@ def test_headline_without_a_split_says_in_sample(run: RunContents) -> None:
 
 
 def test_a_perfect_figure_alone_reads_as_one() -> None:
-    assert [_figure(x) for x in (1.0, 0.98765, 0.9996, 0.99996, 0.9999999)] == [
+    assert [format_auroc(x) for x in (1.0, 0.98765, 0.9996, 0.99996, 0.9999999)] == [
         "1.000",
         "0.988",
         "0.9996",

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from feature_lens.analysis.headline import class_figures, headline
+from feature_lens.analysis.headline import class_figures, format_auroc, headline
 from feature_lens.analysis.orders import default_view
 from feature_lens.analysis.render import ACCENT, format_value
 from feature_lens.analysis.run import Run
@@ -143,10 +143,10 @@ def show_figures(opened: Opened) -> None:
         f"Mean AUROC of the feature chosen for each class, and the median over features of their best AUROC, on "
         f"{found['measured_on'].iloc[0]}; .5 is chance.",
     )
-    rows = [
-        [safe(shorten(str(row.kind))), f"{row.features:,}", f"{row.chosen_auroc:.3f}", f"{row.median_selectivity:.3f}"]
-        for row in found.itertuples()
-    ]
+    kinds = [safe(shorten(str(kind))) for kind in found["kind"]]
+    counts = [f"{count:,}" for count in found["features"]]
+    aurocs = [[format_auroc(figure) for figure in found[name]] for name in ("chosen_auroc", "median_selectivity")]
+    rows = [list(row) for row in zip(kinds, counts, *aurocs, strict=True)]
     st.html(table(["kind", "features", "chosen per class", "median feature"], rows, numbers=[1, 2, 3]))
 
 

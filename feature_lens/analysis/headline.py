@@ -142,7 +142,7 @@ def headline(run: RunContents) -> str:
     after = f"; after them come {_listed([_best_of(row) for row in rest])}" if rest else ""
     return (
         f"{_large(_named(best))} single out the classes best: the best one per class, {chosen}, "
-        f"reaches a mean AUROC of {_figure(best['chosen_auroc'])} on {where}{after}."
+        f"reaches a mean AUROC of {format_auroc(best['chosen_auroc'])} on {where}{after}."
     )
 
 
@@ -157,7 +157,7 @@ def _named(row: dict[Hashable, Any]) -> str:
 
 def _best_of(row: dict[Hashable, Any]) -> str:
     """A family within the list of the others, by the best of its sets."""
-    figure = _figure(row["chosen_auroc"])
+    figure = format_auroc(row["chosen_auroc"])
     if row["kind"] in (LOGITS, RANDOM):
         return f"{_named(row)} at {figure}"
     return f"{row['family']} at {figure} ({_small(row['kind'])}, {_count(row['features'], row['views'])})"
@@ -167,8 +167,10 @@ def _count(features: int, views: int) -> str:
     return f"{features:,}" if views == 1 else f"{features:,} in {views} views"
 
 
-def _figure(auroc: float) -> str:
+def format_auroc(auroc: float) -> str:
     """Three decimals, more just below 1, so that only a perfect figure reads as one."""
+    if auroc != auroc:
+        return "undefined"
     for decimals in (3, 4, 5):
         if auroc == 1 or round(auroc, decimals) < 1:
             return f"{auroc:.{decimals}f}"
