@@ -78,6 +78,9 @@ def extract(
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,
+    reduce: Annotated[
+        str, typer.Option(help="max, mean or absmax: what stands for a unit with many positions.")
+    ] = "max",
     no_neurons: Annotated[bool, typer.Option("--no-neurons", help="Leave ordinary neurons out.")] = False,
     learning_rate: Annotated[
         list[str] | None, typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'.")
@@ -99,6 +102,8 @@ def extract(
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
 
+    if no_neurons and neurons:
+        raise SettingsError("Neurons were asked for and left out at the same time; drop --neurons or --no-neurons.")
     chosen = [_set_parts(spec) for spec in sets or [f"{s.basis}/{s.outputs}" for s in DEFAULT_SETS]]
     settings = ExtractSettings(
         sets=tuple(
@@ -113,6 +118,7 @@ def extract(
             for basis, outputs, at in chosen
         ),
         neurons=() if no_neurons else tuple(neurons) if neurons else None,
+        reduce=reduce,  # type: ignore[arg-type]  # as above
         keep=keep,
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         tile=tile,

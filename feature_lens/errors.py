@@ -46,3 +46,9 @@ class OutputError(FeatureLensError):
 
 class AppError(FeatureLensError):
     """The browser app cannot be started."""
+
+
+def in_brief(error: BaseException) -> str:
+    """The first line of what an error of another library says, or its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

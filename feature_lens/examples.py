@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.errors import ExamplesError
+from feature_lens.errors import ExamplesError, in_brief
 
 Array = npt.NDArray[Any]
 Kind = Literal["image", "signal", "tokens", "vector", "text"]
@@ -115,12 +115,17 @@ class Examples:
         Raises ExamplesError, in one sentence, for whatever does not fit.
         """
         array = _array(inputs, "inputs")
+        if array.dtype.kind not in "iufb" or array.dtype.itemsize > 8:
+            raise ExamplesError(
+                f"Inputs are real numbers of at most 64 bits, but {array.dtype} came; convert them first."
+            )
         if array.ndim < 2 or array.shape[0] == 0 or array[0].size == 0:
             raise ExamplesError(
                 f"Inputs need the shape (n, ...) with at least one example and one entry, but {array.shape} came; "
                 "give one row per example."
             )
         n = array.shape[0]
+        names = _words(class_names, "class names")
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
             bad = ~_finite_rows(array)
@@ -133,42 +138,36 @@ class Examples:
             ids=id_array,
             inputs=array,
             modality=_modality(modality, array),
-            targets=None if targets is None else _targets(targets, n, id_array, class_names),
+            targets=None if targets is None else _targets(targets, n, id_array, names),
             training=None if split is None else _split(split, n),
-            class_names=tuple(str(name) for name in class_names),
-            vocabulary=tuple(str(token) for token in vocabulary),
+            class_names=names,
+            vocabulary=_words(vocabulary, "vocabulary"),
         )
 
     @classmethod
     def from_dataset(cls, dataset: Any, **settings: Any) -> Examples:
-        """Gather a torch Dataset (anything with a length whose items are inputs or (input, target) pairs).
+        """Gather a torch Dataset (anything with a length whose items are inputs, (input,) or (input, target)).
 
         `settings` are those of `from_arrays` other than inputs and targets.
         """
         try:
             items = [dataset[i] for i in range(len(dataset))]
-        except TypeError as error:
+        except (TypeError, LookupError, NotImplementedError) as error:
             raise ExamplesError(
-                f"A data set needs a length and items by index, but {type(dataset).__name__} has not ({error}); "
+                f"A data set needs a length and items by index, but {type(dataset).__name__} has not ({in_brief(error)}); "
                 "give a map-style data set or arrays."
             ) from None
         if not items:
             raise ExamplesError("A data set needs at least one example, but it is empty; give one that is not.")
-        paired = isinstance(items[0], tuple | list)
-        if paired and any(len(item) != 2 for item in items):
+        parts = {len(item) if isinstance(item, tuple | list) else 1 for item in items}
+        if parts not in ({1}, {2}):
             raise ExamplesError(
-                f"Items of a data set are inputs or (input, target) pairs, but one of {len(items[0])} parts came; "
-                "wrap the data set so that it gives pairs."
+                "Items of a data set are all inputs or all (input, target) pairs, but items of "
+                f"{' and '.join(map(str, sorted(parts)))} parts came; wrap the data set so that it gives pairs."
             )
-        inputs = [np.asarray(item[0] if paired else item) for item in items]
-        shapes = {array.shape for array in inputs}
-        if len(shapes) > 1:
-            raise ExamplesError(
-                f"All inputs need one shape, but {len(shapes)} came ({', '.join(str(s) for s in sorted(shapes)[:3])}); "
-                "resize or pad them first."
-            )
-        targets = [np.asarray(item[1]) for item in items] if paired else None
-        return cls.from_arrays(np.stack(inputs), None if targets is None else np.stack(targets), **settings)
+        inputs = _stacked([item[0] if isinstance(item, tuple | list) else item for item in items], "inputs")
+        targets = _stacked([item[1] for item in items], "targets") if parts == {2} else None
+        return cls.from_arrays(inputs, targets, **settings)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -194,6 +193,16 @@ class Examples:
             digest = hashlib.sha256(np.ascontiguousarray(self.inputs[position]).tobytes()).digest()
             groups[position] = first.setdefault(digest, position)
         return groups
+
+    def on(self, positions: npt.NDArray[np.int64]) -> Examples:
+        """Some of the examples, in the order of the positions given, with their inputs in memory."""
+        return replace(
+            self,
+            ids=self.ids[positions],
+            inputs=np.asarray(self.inputs[positions]),
+            targets=None if self.targets is None else self.targets[positions],
+            training=None if self.training is None else self.training[positions],
+        )
 
     def position_of(self, example_id: str | int) -> int:
         """Position of the example with this id; raises ExamplesError when there is none."""
@@ -227,10 +236,31 @@ def _array(values: Any, what: str) -> Array:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ExamplesError(f"The {what} must form one array, but they do not ({error}); give equal shapes.") from None
+        raise ExamplesError(
+            f"The {what} must form one array, but they do not ({in_brief(error)}); give equal shapes."
+        ) from None
+    if array.dtype.kind in "OT" and array.ndim == 1 and all(isinstance(value, str) for value in array.tolist()):
+        return array.astype(np.str_)  # text as a table's column holds it
     if array.dtype == object:
-        raise ExamplesError(f"The {what} must form one array of numbers, but objects came; give equal shapes.")
+        raise ExamplesError(f"The {what} must form one array of numbers or text, but objects came; give equal shapes.")
     return array
+
+
+def _stacked(parts: Sequence[Any], what: str) -> Array:
+    arrays = [_array(part, what) for part in parts]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise ExamplesError(
+            f"All {what} need one shape, but {len(shapes)} came ({', '.join(str(s) for s in sorted(shapes)[:3])}); "
+            "resize or pad them first."
+        )
+    return np.stack(arrays)
+
+
+def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ExamplesError(f"The {what} are a list of words, but the text '{names}' came; put it into a list.")
+    return tuple(str(name) for name in names)
 
 
 def _ids(ids: Any, n: int) -> Array:
@@ -239,6 +269,8 @@ def _ids(ids: Any, n: int) -> Array:
         raise ExamplesError(f"Ids are integers or strings, but {array.dtype} came; convert them first.")
     if array.shape != (n,):
         raise ExamplesError(f"There must be one id for each of {n} examples, but the shape {array.shape} came.")
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise ExamplesError(f"Integer ids must be below 2^63, but {array.max()} came; give them as text.")
     unique, counts = np.unique(array, return_counts=True)
     if len(unique) < n:
         raise ExamplesError(
@@ -250,7 +282,7 @@ def _ids(ids: Any, n: int) -> Array:
 
 def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Array:
     array = _array(targets, "targets")
-    if array.shape[:1] != (n,) or array.ndim > 2 or array.dtype.kind not in "iufb":
+    if array.shape[:1] != (n,) or array.ndim > 2 or array.size == 0 or array.dtype.kind not in "iufb":
         raise ExamplesError(
             f"Targets are numbers of shape ({n},) or ({n}, c), but {array.dtype} of shape {array.shape} came; "
             "give one label, or one row of values, per example."
@@ -260,6 +292,8 @@ def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Ar
         raise ExamplesError(
             f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {_named(ids, bad)}); fill or drop them."
         )
+    if array.dtype.kind in "iub" and array.shape == (n, 1):
+        array = array[:, 0]
     if array.dtype.kind in "iub" and array.ndim == 1:
         array = array.astype(np.int64)
         outside = (array < 0) | ((array >= len(class_names)) if class_names else False)

@@ -8,7 +8,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -24,16 +24,17 @@ from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.features.bases import BASES, Basis, Canonical, Eigen
+from feature_lens.features.bases.basis import MOST_CLASSES
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.features.neurons import NeuronActivations, hidden_layers
+from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
 from feature_lens.networks import Network
-from feature_lens.registry import unknown_name
 from feature_lens.run_contents import RunContents
 from feature_lens.store import check_writable, write_run
 
 At = Literal["effective", "initial"]
+MOST_KEPT = 10_000
 _SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
 
 
@@ -81,12 +82,13 @@ DEFAULT_SETS = (
 @dataclass(frozen=True)
 class ExtractSettings:
     """What a run holds. keep: examples kept at each end of a ranking (m). neurons: hidden layers shown as ordinary
-    neurons, all without. rank_outputs: 'auto' or 'all', for weight features. tile: examples per tile, chosen from
+    neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a unit's many positions stands for it. rank_outputs: 'auto' or 'all', for weight features. tile: examples per tile, chosen from
     the sizes without; it shapes rounding. batch_size: examples taken together; workers: sets computed at
     a time; neither changes a value."""
 
     sets: tuple[SetSettings, ...] = DEFAULT_SETS
     neurons: tuple[str, ...] | None = None
+    reduce: Reduce = "max"
     keep: int = 16
     rank_outputs: RankOutputs = "auto"
     tile: int | None = None
@@ -130,7 +132,7 @@ def compute_run(
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
     n_outputs = network.check(examples)
-    jobs = _jobs(network, examples, settings)
+    jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
     remarks = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
@@ -144,7 +146,7 @@ def compute_run(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings),
-            remarks=(*dict.fromkeys(remarks), *_remarks(network, examples)),
+            remarks=(*dict.fromkeys(remarks), *left_out, *_remarks(network, examples)),
         ),
     )
 
@@ -157,8 +159,11 @@ def software() -> dict[str, str]:
 
 def fingerprint(network: Network, examples: Examples, settings: ExtractSettings) -> str:
     """sha256 over all that shapes the values of a run: network, learning rates, examples, settings, version."""
+    # The digest does not see what a forward does with its tensors; a few of its outputs tell.
+    few = network.outputs(examples.on(np.arange(min(len(examples), 8))))
     parts = {
         "network": network.digest,
+        "outputs": [[f"{value:.6e}" for value in row] for row in few],
         "learning_rates": network.learning_rates,
         "examples": examples.digest(),
         "settings": settings.shaping(),
@@ -170,25 +175,42 @@ def fingerprint(network: Network, examples: Examples, settings: ExtractSettings)
 @dataclass(frozen=True)
 class _Job:
     name: str
-    design: Callable[[], DesignMatrix]
+    design: DesignMatrix
     basis: Basis
 
 
-def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> list[_Job]:
-    jobs = [_effective_job(network, examples, wanted, settings) for wanted in settings.sets]
+def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> tuple[list[_Job], list[str]]:
+    """What is to be computed, all of it checked, and remarks on what is left out because it does not apply here."""
+    jobs: list[_Job] = []
+    remarks: list[str] = []
+    for wanted in settings.sets:
+        job = _effective_job(network, examples, wanted, settings)
+        try:
+            job.basis.check(job.design)
+        except SettingsError as error:
+            if settings.sets != DEFAULT_SETS:
+                raise
+            remarks.append(f"The set '{job.name}' is left out: {error}")
+            continue
+        jobs.append(job)
+    if settings.neurons != ():
+        jobs += _neuron_jobs(network, examples, settings, remarks)
+    names = [job.name for job in jobs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
+        if not SET_NAME.fullmatch(name):
+            raise SettingsError(f"The name of a set is made of letters, digits, '_', '-' and '.', but '{name}' came.")
+    return jobs, remarks
+
+
+def _neuron_jobs(network: Network, examples: Examples, settings: ExtractSettings, remarks: list[str]) -> Iterator[_Job]:
     known = hidden_layers(network, examples)
-    names = [layer.name for layer in known if layer.usable] if settings.neurons is None else list(settings.neurons)
-    for layer in names:
-        if settings.neurons is not None and layer not in {info.name for info in known}:
-            raise unknown_name("hidden layer", layer, [info.name for info in known])
-        jobs.append(
-            _Job(
-                f"neurons_{_as_name(layer)}",
-                lambda layer=layer: NeuronActivations(network, examples, layer, tile=settings.tile),  # type: ignore[misc]  # mypy cannot infer a default in a lambda
-                Canonical(),
-            )
-        )
-    return jobs
+    if settings.neurons is None:
+        remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
+    for layer in settings.neurons or [layer.name for layer in known if layer.usable]:
+        design = NeuronActivations(network, examples, layer, reduce=settings.reduce, tile=settings.tile)
+        yield _Job(f"neurons_{re.sub(r'[^A-Za-z0-9_-]', '_', layer)}", design, Canonical())
 
 
 def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
@@ -199,21 +221,12 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis = Canonical(settings.rank_outputs)
     else:
         basis = kind()
-
-    def design() -> DesignMatrix:
-        return EffectiveFeatures(network, examples, wanted.at, wanted.outputs, layers=wanted.layers, tile=settings.tile)
-
+    design = EffectiveFeatures(network, examples, wanted.at, wanted.outputs, layers=wanted.layers, tile=settings.tile)
     return _Job(wanted.title(), design, basis)
 
 
 def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
     """All sets, several at a time; linear algebra runs in one thread each, so the result does not depend on that."""
-    names = [job.name for job in jobs]
-    for name in names:
-        if not SET_NAME.fullmatch(name):
-            raise SettingsError(f"A set is called by letters, digits, '_', '-' and '.', but '{name}' came; rename it.")
-        if names.count(name) > 1:
-            raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
     stop = threading.Event()
     with (
         one_thread(),
@@ -253,7 +266,7 @@ class _Watch:
 
 
 def _build(job: _Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
-    design = job.design()
+    design = job.design
     design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)
     # A fallback may be taken at any time, so remarks are collected after the last stream.
@@ -272,6 +285,8 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
     ):
         if value < 1:
             raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
+    if settings.keep > MOST_KEPT:
+        raise SettingsError(f"At most {MOST_KEPT:,} examples are kept at each end, but {settings.keep} came.")
     if not settings.sets and settings.neurons == ():
         raise SettingsError("A run needs at least one feature set, but none was asked for; give a set or neurons.")
 
@@ -279,6 +294,8 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
 def _remarks(network: Network, examples: Examples) -> list[str]:
     remarks: list[str] = []
     labels = examples.labels
+    if labels is not None and int(labels.max()) >= MOST_CLASSES:
+        remarks.append(f"Means per class are kept for up to {MOST_CLASSES} classes only.")
     if labels is not None and len(np.unique(labels)) == 1:
         remarks.append(
             f"All examples are of one class ({examples.class_name(int(labels[0]))}), so class profiles say nothing."

@@ -10,9 +10,10 @@ The columns, their shapes and meaning are those of `feature_lens.store.schema`, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.ranking import Ranking
 from feature_lens.registry import unknown_name
+
+# A set's name is a group of the file, a part of file names and of links in the app.
+SET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Card:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """k features of one kind. `columns` holds arrays, or columns of a file that read what is indexed."""
+    """k features of one kind. `name` is made of letters, digits, '_', '-' and '.'. `columns` holds arrays, or columns of a file that read what is indexed."""
 
     name: str
     views: tuple[str, ...]

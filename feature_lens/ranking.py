@@ -22,6 +22,7 @@ Ints = npt.NDArray[np.integer]
 
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_BUFFER_BYTES = 256 << 20
 
 
 def id_ranks(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
@@ -29,6 +30,11 @@ def id_ranks(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
     ranks = np.empty(len(ids), dtype=np.uint32)
     ranks[np.argsort(ids, kind="stable")] = np.arange(len(ids), dtype=np.uint32)
     return ranks
+
+
+def _as_float32(values: Floats) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, which is counted
+        return np.asarray(values).astype(np.float32)
 
 
 def _ordered_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
@@ -58,7 +64,7 @@ def rising_keys(values: npt.NDArray[np.float32], ranks: npt.NDArray[np.uint32]) 
 
 def order(values: Floats, ranks: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     """Positions of the examples with finite values, highest first: (n,) -> (<= n,). Cost n log n."""
-    keys = falling_keys(np.asarray(values, dtype=np.float32), ranks)
+    keys = falling_keys(_as_float32(values), ranks)
     positions = np.argsort(keys, kind="stable")[::-1]
     return positions[: int(np.count_nonzero(keys))]
 
@@ -71,7 +77,12 @@ def quantile_groups(ordered: Ints, groups: int) -> list[Ints]:
 
 
 def range_sample(ordered: Ints, count: int) -> Ints:
-    """Places in an order that cover its whole range evenly, both ends included: ranks, not positions."""
+    """Places in an order that cover its whole range evenly, both ends included: ranks, not positions.
+
+    A sample of one is the highest alone. Raises SettingsError for a count below 1.
+    """
+    if count < 1:
+        raise SettingsError(f"A sample over the range needs at least 1 example, not {count}.")
     if len(ordered) == 0:
         return np.empty(0, dtype=np.int64)
     return np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(np.int64))
@@ -123,8 +134,10 @@ class RunningRanking:
         self._ranks = id_ranks(ids)
         self._position_of_rank = np.empty(len(ids), dtype=np.int32)
         self._position_of_rank[self._ranks] = np.arange(len(ids), dtype=np.int32)
-        self._keep = keep
-        self._buffer_limit = max(buffer, 1)
+        self._asked = keep
+        self._keep = min(keep, len(ids))
+        # Keys take 16 bytes per example, feature and view; the limit changes memory, never a value.
+        self._buffer_limit = max(1, min(buffer, _BUFFER_BYTES // (16 * max(n_features * n_views, 1))))
         self._falling: list[npt.NDArray[np.uint64]] = []
         self._rising: list[npt.NDArray[np.uint64]] = []
         self._buffered = 0
@@ -139,8 +152,7 @@ class RunningRanking:
 
     def update(self, values: Floats, start: int) -> None:
         """Take the values (k, v, b) of examples start .. start+b-1."""
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is counted below
-            tile = np.asarray(values).astype(np.float32)
+        tile = _as_float32(values)
         width = tile.shape[-1]
         ranks = self._ranks[start : start + width]
         self._falling.append(falling_keys(tile, ranks))
@@ -153,9 +165,10 @@ class RunningRanking:
         self._merge_moments(clean, finite)
         self._note_nonfinite(finite, start)
         if self._classes is not None:
-            one_hot = np.eye(self._class_sum.shape[-1])[self._classes[start : start + width]]
-            self._class_sum += clean @ one_hot
-            self._class_count += finite @ one_hot
+            present, place = np.unique(self._classes[start : start + width], return_inverse=True)
+            one_hot = np.eye(len(present))[place]
+            self._class_sum[..., present] += clean @ one_hot
+            self._class_count[..., present] += finite @ one_hot
 
     def _merge_moments(self, clean: npt.NDArray[np.float64], finite: npt.NDArray[np.bool_]) -> None:
         count = finite.sum(axis=-1).astype(np.float64)
@@ -187,7 +200,7 @@ class RunningRanking:
         value = _values_of(keys)
         position = np.where(missing, np.int32(-1), position)
         value = np.where(missing, np.float32(np.nan), value)
-        if (short := self._keep - keys.shape[-1]) > 0:
+        if (short := self._asked - keys.shape[-1]) > 0:
             pad = ((0, 0), (0, 0), (0, short))
             position = np.pad(position, pad, constant_values=-1)
             value = np.pad(value, pad, constant_values=np.nan)
@@ -229,8 +242,9 @@ class RunningHistogram:
     """
 
     def __init__(self, minimum: npt.NDArray[np.float32], maximum: npt.NDArray[np.float32], bins: int = 40) -> None:
-        self._low = minimum.astype(np.float64)[..., None]
-        width = maximum.astype(np.float64)[..., None] - self._low
+        # Without a finite value there is no minimum: NaN, and nothing to count.
+        self._low = np.nan_to_num(minimum.astype(np.float64))[..., None]
+        width = np.nan_to_num(maximum.astype(np.float64))[..., None] - self._low
         self._per_unit = np.divide(bins, width, out=np.zeros_like(width), where=width > 0)
         self._start = (np.arange(minimum.size, dtype=np.int64) * bins).reshape(*minimum.shape, 1)
         self.counts = np.zeros((*minimum.shape, bins), dtype=np.int32)
@@ -238,11 +252,11 @@ class RunningHistogram:
     def update(self, values: Floats) -> None:
         """Take the values (k, v, b) of a tile of examples."""
         bins = self.counts.shape[-1]
-        tile = np.asarray(values).astype(np.float32)
+        tile = _as_float32(values)
         finite = np.isfinite(tile)
         place = (np.where(finite, tile, self._low) - self._low) * self._per_unit
         flat = self._start + np.clip(place.astype(np.int64), 0, bins - 1)
-        self.counts += np.bincount(flat[finite], minlength=self.counts.size).reshape(self.counts.shape).astype(np.int32)
+        np.add.at(self.counts.reshape(-1), flat[finite], 1)
 
 
 def _largest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from networks import Cnn, mlp
 from oracles import dense_jacobian, made
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -136,6 +140,106 @@ def test_last_layer_kernel_is_pca_of_activations_once_per_output(problem: tuple[
     _, sizes = np.unique(eigen.groups_, return_counts=True)
     assert set(sizes) == {3}
     assert "last hidden activations" in eigen.feature_set(design, "last").card.equals
+
+
+def test_cards_claim_a_known_method_only_where_it_is_true(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+
+    def equals(net: Network = network, centred: bool = False, **more: Any) -> str:
+        design = EffectiveFeatures(net, examples, **more)
+        return Eigen(3, centred=centred).fit(design).feature_set(design, "x").card.equals
+
+    assert "last hidden activations with a 1 appended for the bias, each eigenvalue once per output" in equals(
+        layers=["4"]
+    )
+    assert "times the number of outputs" in equals(layers=["4"], outputs="trace")
+    assert "times the number of outputs" in equals(layers=["4"], outputs="sum")
+    assert equals(layers=["4.weight"], outputs="output:1") == (
+        "uncentred principal component analysis of the last hidden activations"
+    )
+    assert equals(layers=["4"], centred=True).startswith("centred principal component analysis of the last hidden")
+    scaled = Network.from_module(network.module.requires_grad_(True), learning_rates={"*.bias": 0.5})
+    assert "ratio of the learning rates" in equals(scaled, layers=["4"])
+    for reduction in ("target", "predicted", "margin"):
+        assert "kernel PCA" in equals(layers=["4"], outputs=reduction)
+    assert "kernel PCA" in equals(layers=["4.bias"])
+    assert "kernel PCA" in equals(layers=["2"])
+    assert equals(centred=True).startswith("kernel PCA with centring")
+
+
+def test_titles_and_descriptions_say_what_was_left_out(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+    design = EffectiveFeatures(network, examples, layers=["2"])
+    card = Eigen(3, centred=True).fit(design).feature_set(design, "x").card
+    assert "centred" in card.title
+    assert "centred" in card.design
+    assert "Only 2.weight, 2.bias are looked at; shares are of their part of the kernel." in card.description
+    assert "Only 2.weight" in Canonical().fit(design).feature_set(design, "w").card.description
+
+
+def test_a_group_that_is_cut_off_has_no_stability(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+    design = EffectiveFeatures(network, examples, layers=["4"])
+    cut, whole = Eigen(4).fit(design), Eigen(6).fit(design)
+    assert cut.cut_group_
+    assert np.isnan(cut.stability_[3])
+    assert np.isfinite(cut.stability_[:3]).all()
+    assert not whole.cut_group_
+    assert np.isfinite(whole.stability_).all()
+    assert "cut off" in cut.feature_set(design, "x").card.description
+
+
+def test_stability_is_unknown_beyond_the_rank_of_a_half_on_every_side() -> None:
+    torch.manual_seed(8)
+    network, examples = made(nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 1)), (20,), 24, 1, split=False)
+    design = EffectiveFeatures(network, examples)
+    found = [Eigen(20, side=side).fit(design).stability_ for side in ("rows", "columns", "matrix_free")]  # type: ignore[arg-type]  # a loop over its values
+    for stability in found:
+        assert np.isnan(stability[12:]).all()
+        np.testing.assert_allclose(stability[:8], found[0][:8], atol=1e-4)
+
+
+def test_centred_features_of_equal_examples_are_refused(problem: tuple[Network, Examples]) -> None:
+    same = Examples.from_arrays(np.ones((6, 5)))
+    with pytest.raises(SettingsError, match="examples that differ"):
+        Eigen(2, centred=True).fit(EffectiveFeatures(problem[0], same))
+
+
+def test_a_basis_must_be_fitted_on_the_same_columns(problem: tuple[Network, Examples]) -> None:
+    flattened, trace = (EffectiveFeatures(*problem, outputs=outputs) for outputs in ("flattened", "trace"))
+    with pytest.raises(NotFittedError):
+        Eigen(2).transform(flattened)
+    with pytest.raises(SettingsError, match="fitted on 111 columns, but the design has 333"):
+        Eigen(2).fit(flattened).transform(trace)
+
+
+def test_units_of_embeddings_and_weight_norm() -> None:
+    torch.manual_seed(9)
+    tokens = Examples.from_arrays(np.random.default_rng(0).integers(0, 7, (6, 3)))
+    network = Network.from_module(nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 2)).eval())
+    built = Unit().fit(design := EffectiveFeatures(network, tokens)).feature_set(design, "unit")
+    assert [str(label) for label in built.read("labels")][:4] == [f"0 unit {i}" for i in range(4)]
+    plain = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    _, examples = made(plain, (3,), 6, 2)
+    normed = copy.deepcopy(plain)
+    nn.utils.parametrizations.weight_norm(normed[0])
+    sets = []
+    for module in (plain, normed):
+        design = EffectiveFeatures(Network.from_module(module.eval()), examples)
+        sets.append(Unit().fit(design).feature_set(design, "unit"))
+    np.testing.assert_array_equal(
+        sets[0].read("labels")[np.argsort(sets[0].read("labels"))], np.sort(sets[1].read("labels"))
+    )
+    by_label = [dict(zip(map(str, s.read("labels")), s.read("values"), strict=True)) for s in sets]
+    for label, values in by_label[0].items():
+        np.testing.assert_allclose(by_label[1][label], values, rtol=1e-4, atol=1e-6)
+
+
+def test_many_classes_have_no_means() -> None:
+    network, examples = made(nn.Linear(3, 1), (3,), 8, 1)
+    numbers = Examples.from_arrays(np.asarray(examples.inputs), np.arange(8) * 100_000)
+    built = Canonical().fit(design := EffectiveFeatures(network, numbers)).feature_set(design, "weights")
+    assert "class_mean" not in built
 
 
 def test_directions_live_in_all_of_theta(problem: tuple[Network, Examples]) -> None:
@@ -306,7 +410,7 @@ def test_impossible_settings_are_refused(problem: tuple[Network, Examples]) -> N
     with torch.no_grad():
         for value in dead.trained.values():
             value.zero_()
-    with pytest.raises(SettingsError, match="finite and not zero"):
+    with pytest.raises(SettingsError, match="not zero, but it is"):
         Eigen(2).fit(EffectiveFeatures(dead, problem[1].__class__.from_arrays(np.ones((4, 5)))))
 
 

@@ -273,6 +273,63 @@ def test_an_example_has_the_same_row_wherever_its_tile_ends() -> None:
     assert whole[: 9 * 3].tobytes() == short.tobytes()
 
 
+class _Counter(nn.Module):
+    """Writes into a buffer that its outputs depend on, and cannot be vmapped."""
+
+    count: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Recurrent(nn.GRU)
+        self.register_buffer("count", torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self.inner(x) * self.count.clone()
+        self.count += 1
+        return outputs
+
+
+def test_rows_do_not_depend_on_what_a_forward_wrote_before() -> None:
+    network, examples = made(_Counter(), (5, 3), 6, 2)
+    features = EffectiveFeatures(network, examples, tile=4)
+    first, second = (np.concatenate([block for _, block in features.blocks()]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    plain = EffectiveFeatures(Network.from_module(network.module.inner.requires_grad_(True)), examples)  # type: ignore[arg-type]  # a module
+    np.testing.assert_allclose(first, np.concatenate([block for _, block in plain.blocks()]), rtol=1e-12)
+
+
+class _NoBackward(nn.Module):
+    """Its outputs are made of numbers that autograd may no longer use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = (x * self.scale).exp()
+        outputs = hidden * 2
+        hidden.add_(1)
+        return outputs
+
+
+def test_gradients_that_cannot_be_taken_are_told() -> None:
+    network, examples = made(_NoBackward(), (3,), 4, 3)
+    with pytest.raises(NetworkError, match="Gradients of the network could not be taken"):
+        EffectiveFeatures(network, examples).gram()
+
+
+def test_reductions_of_ones_own_are_tried_first() -> None:
+    network, examples = made(mlp(), (5,), 6, 3)
+    for function, sentence in (
+        (lambda f: f[:2], "shape .2,."),
+        (lambda _: 1.0, "float came"),
+        (lambda _: torch.ones(()), "depends on the outputs"),
+        (lambda f: f[7], "raised IndexError"),
+    ):
+        with pytest.raises(SettingsError, match=sentence):
+            EffectiveFeatures(network, examples, outputs=function)
+
+
 def test_errors_say_what_to_do() -> None:
     network, examples = made(mlp(), (5,), 6, 3)
     unlabelled = Examples.from_arrays(np.asarray(examples.inputs))
@@ -282,6 +339,15 @@ def test_errors_say_what_to_do() -> None:
         EffectiveFeatures(network, examples, outputs="flatened")
     with pytest.raises(SettingsError, match="0 to 2"):
         EffectiveFeatures(network, examples, outputs="output:3")
+    with pytest.raises(SettingsError, match="0 to 2"):
+        EffectiveFeatures(network, examples, outputs="output:²")
+    with pytest.raises(SettingsError, match="At least one layer"):
+        EffectiveFeatures(network, examples, layers=[])
+    with pytest.raises(SettingsError, match="'tile' must be at least 1"):
+        EffectiveFeatures(network, examples, tile=0)
+    one, few = made(nn.Linear(5, 1), (5,), 6, 1)
+    with pytest.raises(SettingsError, match="needs at least two outputs"):
+        EffectiveFeatures(one, few, outputs="target")
     with pytest.raises(SettingsError, match="layer or parameter"):
         EffectiveFeatures(network, examples, layers=["nine"])
     with pytest.raises(SettingsError, match="'effective' or 'initial'"):

@@ -43,6 +43,14 @@ def test_block_lanczos_finds_what_lapack_finds(name: str) -> None:
         np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-8)
 
 
+def test_more_copies_of_an_eigenvalue_than_a_narrow_block_holds() -> None:
+    gram = _matrix(0.8 ** np.arange(30.0))
+    matrix = np.kron(gram, np.eye(60))
+    values, vectors = leading_matrix_free(lambda block: matrix @ block, len(matrix), 70)
+    np.testing.assert_allclose(values, np.repeat([1.0, 0.8], [60, 10]), atol=1e-11)
+    assert np.abs(matrix @ vectors - vectors * values).max() < 1e-10
+
+
 def test_large_dense_matrices_take_the_block_way(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = _matrix(SPECTRA["slow"])
     exact = leading_dense(matrix, 10)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import Cnn, mlp
+from networks import Cnn, Recurrent, mlp
 from oracles import made
 from torch import nn
 
@@ -110,6 +111,49 @@ def test_fingerprints_change_with_whatever_shapes_values() -> None:
     )
 
 
+class _Hidden(nn.Module):
+    """The same tensors under the same names, and another function of them."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 2)
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.function(self.first(x)))
+
+
+def test_fingerprints_see_what_the_forward_does() -> None:
+    _, examples = made(nn.Linear(5, 2), (5,), 6, 2)
+    one, other = (fingerprint(Network.from_module(_Hidden(f)), examples, SMALL) for f in (torch.tanh, torch.relu))
+    assert one != other
+
+
+def test_what_does_not_apply_is_left_out_with_a_remark() -> None:
+    network, examples = made(Recurrent(nn.GRU), (5, 3), 8, 2)
+    contents = compute_run(network, examples, progress=False)
+    assert "Layer 'recurrent' is not shown: it returns a tuple, not one tensor." in contents.provenance.remarks
+    _, few = made(_Root(), (3,), 8, 2)
+    without = Network.from_module(_Vector().eval())
+    contents = compute_run(without, few, progress=False)
+    assert "unit" not in contents.sets
+    assert any(remark.startswith("The set 'unit' is left out") for remark in contents.provenance.remarks)
+    with pytest.raises(SettingsError, match="two or more dimensions"):
+        compute_run(without, few, ExtractSettings(sets=(SetSettings("unit"),)), progress=False)
+
+
+class _Vector(nn.Module):
+    """No weight of two dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x * self.scale)
+
+
 def test_one_class_is_remarked_and_one_example_refused(tmp_path: Path) -> None:
     network, examples = _problem()
     inputs = np.asarray(examples.inputs)
@@ -126,6 +170,8 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     network, examples = _problem()
     bad = [
         (ExtractSettings(keep=0), "'keep' must be at least 1"),
+        (ExtractSettings(keep=10**9), "At most 10,000"),
+        (ExtractSettings(sets=(SetSettings("unit", name="a/b"),)), "a/b"),
         (ExtractSettings(workers=0), "'workers' must be at least 1"),
         (ExtractSettings(tile=0), "'tile' must be at least 1"),
         (ExtractSettings(batch_size=0), "'batch_size' must be at least 1"),
@@ -133,7 +179,7 @@ def test_settings_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         (ExtractSettings(sets=(), neurons=()), "at least one feature set"),
         (ExtractSettings(sets=(SetSettings("eigne"),)), "Did you mean 'eigen'"),
         (ExtractSettings(sets=(SetSettings("unit"), SetSettings("unit"))), "Two feature sets are called 'unit'"),
-        (ExtractSettings(neurons=("9",)), "hidden layer"),
+        (ExtractSettings(neurons=("9",)), "No layer is called '9'"),
     ]
     for settings, sentence in bad:
         with pytest.raises(SettingsError, match=sentence):
@@ -171,7 +217,7 @@ def test_non_finite_features_are_counted_and_named() -> None:
     assert counted.max() == 1
     assert (weights.read("first_nonfinite")[counted == 1] == 5).all()
     assert not (weights.read("highest/position")[counted == 1] == 5).any()
-    with pytest.raises(SettingsError, match="finite and not zero"):
+    with pytest.raises(SettingsError, match=r"1 of 12 examples give NaN or infinity \(ids 5\)"):
         compute_run(
             Network.from_module(_Root().eval()),
             Examples.from_arrays(inputs),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,9 +18,10 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
+from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.networks import Network
-from feature_lens.networks.network import ONE_PASS
+from feature_lens.networks.passes import one_pass
 
 Matrix = npt.NDArray[np.float64]
 D = TypeVar("D", bound="DesignMatrix")
@@ -43,20 +44,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@contextmanager
-def one_pass() -> Iterator[None]:
-    """A forward or backward pass that no other disturbs, in one thread."""
-    with ONE_PASS:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
 def tile_size(wanted: int | None, numbers_per_example: int) -> int:
-    """Examples per tile: what was asked for, else 32, fewer where a tile would take more than 64 MiB."""
+    """Examples per tile: what was asked for, else 32, fewer where the rows of a tile would take more than 64 MiB.
+
+    The activations of a forward pass come on top; for inputs that are large beside the rows give a smaller tile.
+    Raises SettingsError below 1.
+    """
+    if wanted is not None and wanted < 1:
+        raise SettingsError(f"The setting 'tile' must be at least 1, but {wanted} came; give a positive number.")
     if wanted is not None:
         return wanted
     return max(1, min(TILE, _TILE_BYTES // max(8 * numbers_per_example, 1)))
@@ -130,14 +125,7 @@ class DesignMatrix(ABC):
     def on(self: D, positions: npt.NDArray[np.int64]) -> D:
         """The same design over some of the examples."""
         chosen = copy_without_cache(self)
-        examples = self.examples
-        chosen.examples = replace(
-            examples,
-            ids=examples.ids[positions],
-            inputs=np.asarray(examples.inputs[positions]),
-            targets=None if examples.targets is None else examples.targets[positions],
-            training=None if examples.training is None else examples.training[positions],
-        )
+        chosen.examples = self.examples.on(positions)
         return chosen
 
     def tiles(self, first: int = 0) -> Iterator[Tile]:

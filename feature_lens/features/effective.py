@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from feature_lens.cards import ParameterTable
-from feature_lens.errors import ExamplesError
+from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, tile_size
 from feature_lens.features.jacobian import Jacobian
@@ -104,6 +104,10 @@ class EffectiveFeatures(DesignMatrix):
 def _chosen(table: ParameterTable, layers: Sequence[str] | None) -> ParameterTable:
     if layers is None:
         return table
+    if not layers:
+        raise SettingsError(
+            "At least one layer must be chosen, but none was; name some, or leave the choice out for all."
+        )
     for layer in layers:
         if not any(name == layer or name.startswith(f"{layer}.") for name in table.names):
             raise unknown_name("layer or parameter", layer, list(table.names))

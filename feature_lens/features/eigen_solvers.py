@@ -34,11 +34,11 @@ def leading_matrix_free(
 ) -> tuple[Matrix, Matrix]:
     """The k largest eigenpairs of H from products H @ block alone, by block Lanczos with thick restart.
 
-    Blocks, not single vectors, so that all copies of a degenerate eigenvalue are found as long as there are at most
-    as many as the block is wide (32). Full orthogonalisation; stops when |H u - w u| <= tolerance * w_1 for all k.
-    Memory side * (k + 7 * 32) numbers twice. Raises SettingsError when that is not reached.
+    Blocks, not single vectors, so that all copies of a degenerate eigenvalue are found however many there are:
+    the block is at least as wide as k. Full orthogonalisation; stops when |H u - w u| <= tolerance * w_1 for all k.
+    Memory side * (k + 7 * max(32, k)) numbers twice. Raises SettingsError when that is not reached.
     """
-    width = min(32, side)
+    width = min(max(32, k), side)
     limit = min(side, k + 6 * width)
     rng = np.random.default_rng(seed)
     block = np.linalg.qr(rng.standard_normal((side, width)))[0]

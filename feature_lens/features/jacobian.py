@@ -13,7 +13,7 @@ import warnings
 import torch
 from torch.func import jacrev, vmap
 
-from feature_lens.errors import NetworkError
+from feature_lens.errors import NetworkError, in_brief
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params, copied
@@ -45,7 +45,15 @@ class Jacobian:
             found = self._tried_vmap(inputs, labels)
             if found is not None:
                 return found
-        return self._loop(inputs, labels)
+        try:
+            return self._loop(inputs, labels)
+        except NetworkError:
+            raise
+        except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
+            raise NetworkError(
+                f"Gradients of the network could not be taken ({type(error).__name__}: {in_brief(error)}); "
+                "check that autograd can go back through its forward."
+            ) from error
 
     def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
         try:
@@ -95,6 +103,7 @@ class Jacobian:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
             for x, label in zip(inputs, labels, strict=True):
+                self._restore_buffers(module)
                 one = x[None].clone()
                 if one.is_floating_point():
                     one.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
@@ -112,6 +121,12 @@ class Jacobian:
                     ]
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
+
+    def _restore_buffers(self, module: torch.nn.Module) -> None:
+        """Undo what the last forward wrote into buffers, so that no row depends on those before it."""
+        with torch.no_grad():
+            for key, buffer in module.named_buffers():
+                buffer.copy_(self._network.constants[key])
 
     def _module_at_params(self) -> torch.nn.Module:
         if self._loop_module is None:

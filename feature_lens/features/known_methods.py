@@ -1,58 +1,86 @@
-"""In words, which known method a feature set reduces to, found from the network's structure."""
+"""In words, which known method a feature set reduces to, found from what the network does."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from feature_lens.features.design import DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.networks.network import ONE_PASS
+from feature_lens.networks.passes import ONE_PASS
 
 
-def eigen_equals(design: DesignMatrix) -> str:
-    """What eigen features of this design are called elsewhere."""
+@dataclass(frozen=True)
+class _LastLinear:
+    """The linear layer whose output is the network's, called once: its parameters, and whether it takes the inputs."""
+
+    weight: str
+    bias: str
+    takes_inputs: bool
+
+
+def eigen_equals(design: DesignMatrix, centred: bool) -> str:
+    """What eigen features of this design are called elsewhere.
+
+    Of a last linear layer the kernel is the Gram matrix of its input activations (and 1, for the bias) for every
+    output, so its eigen features are the principal components of those activations.
+    """
+    how = "centred" if centred else "uncentred"
     if not isinstance(design, EffectiveFeatures):
-        return "principal component analysis of the columns, without centring"
-    module = design.network.module
-    parts = [part for part in module.modules() if any(True for _ in part.parameters(recurse=False))]
-    names = set(design.parameters.names)
-    last = last_linear(design)
-    all_parameters = names == set(design.network.parameters.names)
-    if all_parameters and len(parts) == 1 and isinstance(parts[0], torch.nn.Linear) and last is not None:
-        return "uncentred principal component analysis of the inputs (with a 1 appended where there is a bias), because the network is linear"
-    if last is not None and names <= last:
-        return (
-            "uncentred principal component analysis of the last hidden activations (with a 1 appended for the bias), "
-            "each eigenvalue once per output, because the kernel of a last linear layer is the Gram matrix of its inputs"
-        )
-    if design.reduction.joined:
-        return "kernel PCA without centring, with the empirical NTK summed over outputs as its kernel (Lin, arXiv:2510.00468)"
-    return f"kernel PCA without centring, with the empirical NTK ({design.reduction.name}) as its kernel"
+        return f"{how} principal component analysis of the columns"
+    layer = _last_linear(design)
+    chosen = set(design.parameters.names)
+    often = {
+        "flattened": ", each eigenvalue once per output",
+        "trace": ", eigenvalues times the number of outputs",
+        "sum": ", eigenvalues times the number of outputs",
+    }.get(design.reduction.name, "" if design.reduction.name.startswith("output:") else None)
+    if layer is not None and often is not None and layer.weight in chosen <= {layer.weight, layer.bias}:
+        what = "inputs" if layer.takes_inputs else "last hidden activations"
+        one = "" if centred or layer.bias not in chosen else _appended(design, layer)
+        return f"{how} principal component analysis of the {what}{one}{often}"
+    summed = " summed over outputs" if design.reduction.joined else f" ({design.reduction.name})"
+    source = " (Lin, arXiv:2510.00468)" if design.reduction.joined and not centred else ""
+    return (
+        f"kernel PCA {'with' if centred else 'without'} centring, with the empirical NTK{summed} as its kernel{source}"
+    )
 
 
-def last_linear(design: EffectiveFeatures) -> set[str] | None:
-    """Parameter names of the linear layer whose output is the network's output; None where there is no such layer."""
-    seen: list[tuple[str, torch.Tensor]] = []
-    with ONE_PASS:
-        outputs = _watched_pass(design, seen)
-    for name, out in reversed(seen):
-        if out is outputs or (out.shape == outputs.shape and torch.equal(out, outputs)):
-            prefix = f"{name}." if name else ""
-            return {f"{prefix}weight", f"{prefix}bias"}
-    return None
+def _appended(design: EffectiveFeatures, layer: _LastLinear) -> str:
+    rates = dict(zip(design.parameters.names, design.parameters.learning_rates, strict=True))
+    if rates[layer.weight] == rates[layer.bias]:
+        return " with a 1 appended for the bias"
+    return " with a constant appended for the bias, the root of the ratio of the learning rates"
 
 
-def _watched_pass(design: EffectiveFeatures, seen: list[tuple[str, torch.Tensor]]) -> torch.Tensor:
-    """Outputs of one example, with the output of every linear layer noted on the way."""
+def _last_linear(design: EffectiveFeatures) -> _LastLinear | None:
+    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     network = design.network
-    hooks = [
-        part.register_forward_hook(lambda _m, _i, out, name=name: seen.append((name, out)))
-        for name, part in network.module.named_modules()
-        if isinstance(part, torch.nn.Linear)
-    ]
-    try:
-        with torch.no_grad():
-            return network(network.trained, network.tensor(design.examples.inputs[:1]))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    inputs = network.tensor(design.examples.inputs[:2])
+
+    def noted(name: str) -> Any:
+        def note(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen.append((name, args[0], output))
+
+        return note
+
+    with ONE_PASS:
+        parts = [(name, part) for name, part in network.module.named_modules() if isinstance(part, torch.nn.Linear)]
+        hooks = [part.register_forward_hook(noted(name)) for name, part in parts]
+        try:
+            with torch.no_grad():
+                outputs = network(network.trained, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not seen:
+        return None
+    name, taken, given = seen[-1]
+    called = sum(name == other for other, _, _ in seen)
+    if called > 1 or given.shape != outputs.shape or not torch.equal(given, outputs):
+        return None
+    prefix = f"{name}." if name else ""
+    takes_inputs = taken.shape == inputs.flatten(1).shape and torch.equal(taken, inputs.flatten(1).to(taken.dtype))
+    return _LastLinear(f"{prefix}weight", f"{prefix}bias", takes_inputs)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from feature_lens.examples import Examples
 from feature_lens.networks import Network
-from feature_lens.networks.network import ONE_PASS
+from feature_lens.networks.passes import ONE_PASS
 
 
 def _words(text: str) -> frozenset[str]:

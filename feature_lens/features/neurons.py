@@ -12,9 +12,10 @@ from captum.attr import LayerActivation
 
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, one_pass, tile_size
+from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, tile_size
 from feature_lens.features.layer_trace import LayerInfo, trace_layers
 from feature_lens.networks import Network
+from feature_lens.networks.passes import one_pass
 from feature_lens.registry import unknown_name
 
 Reduce = Literal["max", "mean", "absmax"]

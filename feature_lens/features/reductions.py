@@ -73,15 +73,32 @@ def reduction(spec: str | Callable[[torch.Tensor], torch.Tensor], n_outputs: int
     Raises SettingsError for an unknown name, an output that the network has not, or margin with one output.
     """
     if callable(spec):
-        function = spec
-        name = getattr(function, "__name__", type(function).__name__)
-        return Reduction(f"callable:{name}", lambda f, _: function(f).reshape(1), f"{name}(outputs)")
+        return _of_callable(spec, n_outputs)
     if spec.startswith("output:"):
         number = spec.removeprefix("output:")
-        if not number.isdigit() or int(number) >= n_outputs:
+        if not (number.isascii() and number.isdigit()) or int(number) >= n_outputs:
             raise SettingsError(f"Outputs are numbered 0 to {n_outputs - 1}, but '{spec}' came; choose one of them.")
         index = int(number)
         return Reduction(spec, lambda f, _: f[index : index + 1], f"output {index} alone")
-    if spec == "margin" and n_outputs < 2:
-        raise SettingsError("A margin needs at least two outputs, but the network has one; choose 'output:0'.")
+    if spec in ("margin", "target") and n_outputs < 2:
+        raise SettingsError(f"'{spec}' needs at least two outputs, but the network has one; choose 'output:0'.")
     return REDUCTIONS[spec]
+
+
+def _of_callable(function: Callable[[torch.Tensor], torch.Tensor], n_outputs: int) -> Reduction:
+    """A reduction by a function of the outputs, tried once on outputs of no meaning."""
+    name = getattr(function, "__name__", type(function).__name__)
+    trial = torch.linspace(0.1, 1, n_outputs, dtype=torch.float64, requires_grad=True)
+    try:
+        found = function(trial)
+    except Exception as error:  # the user's function may raise anything; told in one sentence
+        raise SettingsError(
+            f"The reduction '{name}' must take the outputs ({n_outputs},), but it raised {type(error).__name__}: {error}."
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.requires_grad:
+        raise SettingsError(
+            f"The reduction '{name}' must return one number that depends on the outputs, but "
+            f"{f'a tensor of shape {tuple(found.shape)}' if isinstance(found, torch.Tensor) else type(found).__name__} "
+            "came; return a scalar tensor made from them."
+        )
+    return Reduction(f"callable:{name}", lambda f, _: function(f).reshape(1), f"{name}(outputs)")

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from feature_lens.errors import ExamplesError, FeatureLensError, NetworkError, SettingsError
+from feature_lens.errors import ExamplesError, FeatureLensError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
 
 
 def call_factory(spec: str) -> Any:
     """What the function named by 'pkg.mod:make' or 'file.py:make' returns when called without arguments.
 
+    Modules in the working directory, and those beside the file, are found after what is installed.
     Raises SettingsError where it cannot be found, or where it raises something itself.
     """
     where, _, name = spec.rpartition(":")
@@ -35,17 +36,20 @@ def _called(factory: Callable[[], Any], spec: str) -> Any:
         return factory()
     except FeatureLensError:
         raise
-    except Exception as error:  # the user's function may raise anything; told in one sentence
+    except (Exception, SystemExit) as error:  # the user's function may raise anything; told in one sentence
         raise SettingsError(
-            f"The factory '{spec}' raised {type(error).__name__}: {error}; mend it, or see the whole trace with --debug."
+            f"The factory '{spec}' raised {type(error).__name__}: {in_brief(error)}; mend it, or see the whole trace with --debug."
         ) from error
 
 
 def _module(where: str, spec: str) -> ModuleType:
+    path = Path(where)
+    folder = str((path.parent if where.endswith(".py") else Path.cwd()).absolute())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that nothing installed is shadowed by what lies beside the user's file
     try:
         if not where.endswith(".py"):
             return importlib.import_module(where)
-        path = Path(where)
         if not path.is_file():
             raise SettingsError(f"There is no file '{where}' for the factory '{spec}'; correct the path.")
         loaded = importlib.util.spec_from_file_location(f"factory_{path.stem}", path)
@@ -57,9 +61,9 @@ def _module(where: str, spec: str) -> ModuleType:
         return module
     except FeatureLensError:
         raise
-    except Exception as error:  # importing the user's code may raise anything; told in one sentence
+    except (Exception, SystemExit) as error:  # importing the user's code may raise anything; told in one sentence
         raise SettingsError(
-            f"'{where}' could not be imported ({type(error).__name__}: {error}); mend it, or see the trace with --debug."
+            f"'{where}' could not be imported ({type(error).__name__}: {in_brief(error)}); mend it, or see the trace with --debug."
         ) from error
 
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.func import functional_call
 
 from feature_lens.cards import NetworkCard, ParameterTable
-from feature_lens.errors import CheckpointError, ExamplesError, NetworkError, SettingsError
+from feature_lens.errors import ExamplesError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
-from feature_lens.networks.checkpoints import load_checkpoint
+from feature_lens.networks.passes import ONE_PASS, one_pass
+from feature_lens.networks.states import Params as Params
+from feature_lens.networks.states import initial_params, load_trained, refuse_non_finite
 
-Params = dict[str, torch.Tensor]
 Precision = Literal["float64", "float32"]
 At = Literal["effective", "initial"]
-
-# One forward pass at a time in a process: it swaps parameters into a module, and what surrounds it sets warning filters
-# and thread counts, all of which are shared between threads.
-ONE_PASS: Final = threading.RLock()
 
 # Outputs of one example alone and inside a batch may differ by rounding, never by more than this share of their size.
 _BATCH_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -67,17 +63,17 @@ class Network:
         trained, initial: state dicts or checkpoint files (.pt, .pth, .safetensors); without `trained` the module's
         own parameters are taken. learning_rates: pattern of parameter names (as in a shell, '*.bias') -> lambda;
         the first pattern that matches counts, 1 where none does. The module given is never changed and its hooks
-        stay; they are part of the copy, because some (weight_norm) compute the weights.
+        stay; the copy has them too, because some (weight_norm) compute the weights, so they run in its passes.
 
         Raises NetworkError for dropout in training mode, batch statistics in use, no trainable or a non-finite
         parameter; CheckpointError for a state that does not fit.
         """
         own = _checked_copy(module)
         _refuse_training_behaviour(own)
+        # Converted first, so that a state of more digits than the module keeps them.
+        own = _converted(own, _dtype(precision))
         if trained is not None:
-            _load(own, _state(trained), "trained")
-        dtype = _dtype(precision)
-        own = own.to(device="cpu", dtype=dtype)
+            load_trained(own, trained)
         parameters = {key: value for key, value in own.named_parameters() if value.requires_grad}
         if not parameters:
             raise NetworkError(
@@ -87,8 +83,8 @@ class Network:
         params = {key: value.detach().clone() for key, value in parameters.items()}
         frozen = {key: value.detach().clone() for key, value in own.named_parameters() if not value.requires_grad}
         constants = frozen | {key: value.detach().clone() for key, value in own.named_buffers()}
-        _refuse_non_finite(params | constants, "trained")
-        start = None if initial is None else _initial(_state(initial), params)
+        refuse_non_finite(params | constants, "trained")
+        start = None if initial is None else initial_params(own, initial, params)
         for parameter in own.parameters():
             parameter.requires_grad_(False)
         return cls(
@@ -146,9 +142,14 @@ class Network:
                 f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "
                 "wrap the module so that it returns its logits."
             )
+        if not outputs.is_floating_point():
+            raise NetworkError(
+                f"A network must return real numbers, but {_word(outputs.dtype)} came; "
+                "wrap the module so that it returns its logits."
+            )
         if outputs.ndim == 1 and outputs.shape[0] == inputs.shape[0]:
             outputs = outputs[:, None]
-        if outputs.ndim != 2 or outputs.shape[0] != inputs.shape[0]:
+        if outputs.ndim != 2 or outputs.shape[0] != inputs.shape[0] or outputs.shape[1] == 0:
             raise NetworkError(
                 f"A network must return the shape (b, c), but {tuple(outputs.shape)} came for {inputs.shape[0]} "
                 "examples; wrap the module so that it returns one row of outputs per example."
@@ -161,7 +162,7 @@ class Network:
         Raises NetworkError where the forward fails, is not deterministic, or lets an example's output depend on the
         batch it is in; ExamplesError where a class label is not among the outputs.
         """
-        few = self.tensor(examples.inputs[: min(len(examples), 5)])
+        few = _different(self.tensor(np.asarray(examples.inputs[_spread(len(examples))])))
         with ONE_PASS, torch.no_grad(), torch.random.fork_rng(devices=[]):
             first = self._tried(few)
             again = self._tried(few)
@@ -171,12 +172,21 @@ class Network:
                     "remove the randomness or call module.eval() first."
                 )
             alone = torch.cat([self._tried(few[i : i + 1]) for i in range(len(few))])
-        scale = max(float(first.abs().nan_to_num().max()), 1.0)
+        if alone.shape != first.shape:
+            raise NetworkError(
+                f"The number of outputs must not depend on the batch, but {alone.shape[1]} came for one example and "
+                f"{first.shape[1]} in a batch of {len(few)}; wrap the module so that it is always the same."
+            )
+        scale = max(float(first.abs().nan_to_num().max()), torch.finfo(first.dtype).tiny)
         apart = float((first - alone).abs().nan_to_num().max())
-        if apart > _BATCH_TOLERANCE[self.dtype] * scale:
+        # A forward may compute in float32 inside, whatever its parameters are.
+        tolerance = max(
+            _BATCH_TOLERANCE[self.dtype], _BATCH_TOLERANCE.get(first.dtype, _BATCH_TOLERANCE[torch.float32])
+        )
+        if apart > tolerance * scale:
             raise NetworkError(
                 f"The output of an example must not depend on the batch it is in, but it differed by {apart:.3g}; "
-                "use running statistics, or a norm over each example."
+                "use running statistics or a norm over each example, or precision float32 if the net computes in it."
             )
         n_outputs = int(first.shape[1])
         labels = examples.labels
@@ -196,17 +206,20 @@ class Network:
         except NetworkError:
             raise
         except Exception as error:  # the user's forward may raise anything; told in one sentence
-            detail = str(error).strip().splitlines()
+            advice = (
+                "check the shapes of the data, or set precision to float32"
+                if inputs.is_floating_point()
+                else "integers are passed as they are, so convert them to real numbers unless they are tokens"
+            )
             raise NetworkError(
                 f"The network does not take inputs of shape {tuple(inputs.shape)} in {_word(self.dtype)} "
-                f"({type(error).__name__}: {detail[0] if detail else 'no message'}); check the shapes of the data, "
-                "or set precision to float32."
+                f"({type(error).__name__}: {in_brief(error)}); {advice}."
             ) from error
 
     def outputs(self, examples: Examples, tile: int = 32) -> np.ndarray[Any, np.dtype[np.float64]]:
         """f(x; theta*) of all examples (n, c), in padded tiles so that an example's output never depends on n."""
         rows: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-        with torch.no_grad():
+        with torch.no_grad(), one_pass():
             for start in range(0, len(examples), tile):
                 inputs = self.tensor(examples.inputs[start : start + tile])
                 short = tile - inputs.shape[0]
@@ -226,6 +239,20 @@ class Network:
             trained=flat(self.trained),
             initial=None if self.initial is None else flat(self.initial),
         )
+
+
+def _spread(n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Up to eight positions over the whole range: data are often sorted, or begin with blank examples."""
+    return np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64))
+
+
+def _different(inputs: torch.Tensor) -> torch.Tensor:
+    """The inputs without repetitions, which would hide that an output depends on its batch."""
+    kept: list[int] = []
+    for place, one in enumerate(inputs):
+        if not any(torch.equal(one, inputs[other]) for other in kept):
+            kept.append(place)
+    return inputs[kept]
 
 
 def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
@@ -249,6 +276,19 @@ def _places(module: torch.nn.Module) -> tuple[tuple[str, str], ...]:
     return tuple(places)
 
 
+def _converted(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    """The module on the CPU in one precision; complex tensors become complex ones of that precision."""
+    wide = torch.complex128 if dtype == torch.float64 else torch.complex64
+
+    def convert(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            return tensor.to("cpu", wide)
+        return tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor.to("cpu")
+
+    module._apply(convert)  # type: ignore[no-untyped-call]  # torch gives it no types
+    return module
+
+
 def copied(module: torch.nn.Module) -> torch.nn.Module:
     """A deep copy that also works where a hook (weight_norm) left a computed tensor on a module."""
     memo: dict[int, Any] = {}
@@ -269,7 +309,15 @@ def _checked_copy(module: torch.nn.Module) -> torch.nn.Module:
             raise NetworkError(f"Parameter '{name}' has no shape yet; run the module once on an example first.")
         if not parameter.is_floating_point():
             raise NetworkError(f"Parameter '{name}' holds {parameter.dtype}, but real numbers are needed; convert it.")
-    own = copied(module)
+        if parameter.is_meta:
+            raise NetworkError(f"Parameter '{name}' holds no data (it is on 'meta'); load the module's weights first.")
+    try:
+        own = copied(module)
+    except Exception as error:  # a module may hold anything; told in one sentence
+        raise NetworkError(
+            f"A private copy of the module is needed, but it cannot be copied ({in_brief(error)}); "
+            "take what cannot be copied off the module."
+        ) from error
     for parameter in own.parameters():
         parameter.grad = None
     return own
@@ -279,7 +327,9 @@ def _refuse_training_behaviour(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
         shown = name or type(part).__name__
         dropout = isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0
-        if part.training and (dropout or (isinstance(part, torch.nn.RNNBase) and part.dropout > 0)):
+        if part.training and (
+            dropout or (isinstance(part, torch.nn.RNNBase) and part.dropout > 0 and part.num_layers > 1)
+        ):
             raise NetworkError(
                 f"Dropout must be off, but '{shown}' is in training mode; call module.eval() before handing it over."
             )
@@ -291,55 +341,9 @@ def _refuse_training_behaviour(module: torch.nn.Module) -> None:
             )
 
 
-def _state(source: Mapping[str, torch.Tensor] | Path | str) -> Mapping[str, torch.Tensor]:
-    return load_checkpoint(source) if isinstance(source, Path | str) else source
-
-
-def _load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], what: str) -> None:
-    wanted = module.state_dict()
-    _refuse_misfit(state, {key: tuple(value.shape) for key, value in wanted.items()}, what)
-    module.load_state_dict(dict(state), strict=True)
-
-
-def _refuse_misfit(state: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]], what: str) -> None:
-    missing = [key for key in wanted if key not in state]
-    surplus = [key for key in state if key not in wanted]
-    if missing or surplus:
-        parts = [f"'{missing[0]}' is missing"] if missing else []
-        parts += [f"'{surplus[0]}' is not a part of the network"] if surplus else []
-        raise CheckpointError(
-            f"The {what} state must name the parameters of this network, but {' and '.join(parts)} "
-            f"({len(missing)} missing, {len(surplus)} unknown); give the checkpoint of this very architecture."
-        )
-    for key, shape in wanted.items():
-        if tuple(state[key].shape) != shape:
-            raise CheckpointError(
-                f"'{key}' of the {what} state must have the shape {shape}, but {tuple(state[key].shape)} came; "
-                "give the checkpoint of this very architecture."
-            )
-
-
-def _initial(state: Mapping[str, torch.Tensor], trained: Params) -> Params:
-    kept = {key: value for key, value in state.items() if key in trained}
-    _refuse_misfit(kept, {key: tuple(value.shape) for key, value in trained.items()}, "initial")
-    start = {key: kept[key].detach().to(device="cpu", dtype=value.dtype).clone() for key, value in trained.items()}
-    _refuse_non_finite(start, "initial")
-    return start
-
-
-def _refuse_non_finite(tensors: Params, what: str) -> None:
-    for key, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            raise NetworkError(
-                f"The {what} parameters must be finite, but '{key}' holds {bad} NaN or infinite values; "
-                "give a checkpoint from before training diverged."
-            )
-
-
 def _learning_rates(names: tuple[str, ...], patterns: Mapping[str, float]) -> tuple[float, ...]:
     for pattern, rate in patterns.items():
-        if not (rate > 0 and np.isfinite(rate)):
+        if not (isinstance(rate, int | float | np.number) and rate > 0 and np.isfinite(rate)):
             raise SettingsError(f"A learning rate must be positive, but {rate} came for '{pattern}'; give one above 0.")
         if not any(fnmatchcase(name, pattern) for name in names):
             raise SettingsError(f"The pattern '{pattern}' names no parameter; there is {', '.join(names[:12])}.")

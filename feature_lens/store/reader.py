@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
-from feature_lens.errors import FeatureLensError, RunError
+from feature_lens.errors import FeatureLensError, RunError, in_brief
 from feature_lens.examples import Column, Examples, Modality
-from feature_lens.feature_set import Card, FeatureSet
+from feature_lens.feature_set import SET_NAME, Card, FeatureSet
 from feature_lens.run_contents import RunContents
 from feature_lens.store import schema
 from feature_lens.store.lock import HDF5_LOCK
+from feature_lens.store.seal import check_seal
 from feature_lens.store.writer import check_shape
 
 T = TypeVar("T")
+
+# What damaged or hostile bytes make h5py, json and the types of a run raise.
+_DAMAGE: Final = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+)
 
 
 class StoredColumn:
@@ -31,20 +46,22 @@ class StoredColumn:
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
         self.shape: tuple[int, ...] = tuple(dataset.shape)
-        self._text = dataset.dtype.kind in "SO"
+        self._text = dataset.dtype.kind == "S"
         self.dtype: np.dtype[Any] = np.dtype("U") if self._text else dataset.dtype
 
     def __getitem__(self, index: Any, /) -> Any:
         with HDF5_LOCK:
+            if not self._dataset:
+                raise RunError("The run file is closed, so nothing can be read from it; open it again.")
             try:
                 found = self._dataset[index]
-            except (OSError, RuntimeError) as error:
+                if not self._text:
+                    return found
+                return found.decode("utf-8") if isinstance(found, bytes) else np.char.decode(found, "utf-8")
+            except (OSError, RuntimeError, UnicodeDecodeError, MemoryError) as error:
                 raise RunError(
-                    f"'{self._dataset.name}' cannot be read ({error}); the file is damaged: make the run again."
+                    f"'{self._dataset.name}' cannot be read ({in_brief(error)}); the file is damaged: make the run again."
                 ) from None
-        if not self._text:
-            return found
-        return found.decode("utf-8") if isinstance(found, bytes) else np.char.decode(found, "utf-8")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         return np.asarray(self[()], dtype=dtype)
@@ -56,22 +73,25 @@ class StoredColumn:
 class RunFile(RunContents):
     """A run read from its file. Open until `close`, or used as a context manager; safe to share between threads.
 
-    Raises RunError when the file is missing, no HDF5, truncated, not a run, incomplete, or of a newer major version.
+    Raises RunError when the file is missing, no HDF5, not a run, truncated or changed, incomplete, or of a newer
+    major version. Opening reads the whole file once, for its checksum.
     """
 
     def __init__(self, path: Path | str) -> None:
         located = Path(path)
         file = _open(located)
         try:
+            _check_header(file, located)
             contents = _read_contents(file)
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
-            _close(file)
-            raise RunError(
-                f"'{located}' is a damaged or foreign run file ({error}); make the run again with 'feature-lens extract'."
-            ) from None
         except FeatureLensError as error:
             _close(file)
-            raise RunError(f"'{located}' cannot be used: {error}") from None
+            raise (error if str(located) in str(error) else RunError(f"'{located}' cannot be used: {error}")) from None
+        except _DAMAGE as error:
+            _close(file)
+            raise RunError(
+                f"'{located}' is a damaged or foreign run file ({in_brief(error)}); "
+                "make the run again with 'feature-lens extract'."
+            ) from None
         super().__init__(**{part.name: getattr(contents, part.name) for part in fields(contents)})
         object.__setattr__(self, "path", located)
         object.__setattr__(self, "_file", file)
@@ -98,74 +118,128 @@ def _close(file: h5py.File) -> None:
 
 
 def _open(path: Path) -> h5py.File:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be a run file ({error.strerror}); correct the path.") from None
+    if not there:
         raise RunError(f"There is no run file '{path}'; make one with 'feature-lens demo' or 'feature-lens extract'.")
+    check_seal(path)
     with HDF5_LOCK:
         try:
-            file = h5py.File(path, "r")
-        except OSError as error:
+            return h5py.File(path, "r")
+        except _DAMAGE as error:
             raise RunError(
                 f"'{path}' is not a readable HDF5 file ({_brief(error)}); give a run file made by feature-lens."
             ) from None
-        try:
-            _check_header(file, path)
-        except RunError:
-            file.close()
-            raise
-    return file
 
 
-def _brief(error: Exception) -> str:
-    text = str(error)
+def _brief(error: BaseException) -> str:
+    text = in_brief(error)
     return text[text.find("(") + 1 : text.rfind(")")] if "(" in text else text
 
 
 def _check_header(file: h5py.File, path: Path) -> None:
-    if file.attrs.get("format") != schema.FORMAT:
+    with HDF5_LOCK:
+        shown, version, complete = (file.attrs.get(key) for key in ("format", "format_version", "complete"))
+    if not isinstance(shown, str) or shown != schema.FORMAT:
         raise RunError(f"'{path}' is an HDF5 file, but not a feature_lens run; give one made by feature-lens.")
-    version = str(file.attrs.get("format_version", ""))
-    major = version.split(".")[0]
-    if not major.isdigit():
+    number = re.fullmatch(r"([0-9]{1,9})\.[0-9]{1,9}", version) if isinstance(version, str) else None
+    if number is None:
         raise RunError(f"'{path}' does not say its format version; make the run again.")
-    if int(major) > schema.MAJOR:
+    if int(number[1]) > schema.MAJOR:
         raise RunError(
             f"'{path}' has format version {version}, but this program reads up to {schema.MAJOR}; install a newer feature_lens."
         )
-    if not file.attrs.get("complete", False):
+    if not isinstance(complete, bool | np.bool_) or not complete:
         raise RunError(f"'{path}' was not finished; make the run again.")
 
 
 def _read_contents(file: h5py.File) -> RunContents:
     with HDF5_LOCK:
         sizes: dict[str, int] = {}
-        network = _read_network(file["network"], sizes)
-        examples, outputs = _read_examples(file["examples"], sizes)
-        groups = sorted(file["sets"].values(), key=lambda group: int(group.attrs["place"]))
+        network = _read_network(_group(file, "network"), sizes)
+        examples, outputs = _read_examples(_group(file, "examples"), sizes)
+        if network.n_outputs != sizes["c"]:
+            raise RunError(
+                f"the network has {network.n_outputs} outputs, but {sizes['c']} are held; make the run again."
+            )
+        folder = _group(file, "sets")
+        groups = sorted((_group(folder, name) for name in folder), key=lambda group: int(group.attrs["place"]))
         sets = [_read_set(group, network.parameters, dict(sizes)) for group in groups]
         provenance = Provenance(
-            settings=json.loads(file.attrs["settings"]),
-            software=json.loads(file.attrs["software"]),
-            fingerprint=str(file.attrs["fingerprint"]),
-            remarks=tuple(json.loads(file.attrs["remarks"])),
+            settings=_json(file, "settings", dict),
+            software=_json(file, "software", dict),
+            fingerprint=_text(file, "fingerprint"),
+            remarks=_words(file, "remarks"),
         )
-        name = str(file.attrs["name"])
+        name = _text(file, "name")
     return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance)
 
 
+def _text(holder: h5py.Group, key: str) -> str:
+    value = holder.attrs[key]
+    if not isinstance(value, str):
+        raise RunError(f"the attribute '{key}' of '{holder.name}' is not text; make the run again.")
+    return value
+
+
+def _json(holder: h5py.Group, key: str, kind: type[T]) -> T:
+    """A JSON attribute of the given kind: dict or list."""
+    value = json.loads(_text(holder, key))
+    if not isinstance(value, kind):
+        raise RunError(f"the attribute '{key}' of '{holder.name}' is no JSON {kind.__name__}; make the run again.")
+    return value
+
+
+def _words(holder: h5py.Group, key: str) -> tuple[str, ...]:
+    words = _json(holder, key, list)
+    if not all(isinstance(word, str) for word in words):
+        raise RunError(f"the attribute '{key}' of '{holder.name}' is no list of words; make the run again.")
+    return tuple(words)
+
+
+def _shape(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(size) is int and size >= 0 for size in value):
+        raise RunError(f"'{where}' holds no shape; make the run again.")
+    return tuple(value)
+
+
+def _part(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
+    """What lies at a path in a group, None where nothing does; a link at any step is refused: it may leave the file."""
+    part: h5py.Group | h5py.Dataset = group
+    for step in path.split("/"):
+        link = part.get(step, getlink=True) if isinstance(part, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise RunError(f"'{group.name}/{path}' is a link; a run holds its own data: make the run again.")
+        part = part[step]
+    return part
+
+
+def _group(group: h5py.Group, name: str) -> h5py.Group:
+    part = _part(group, name)
+    if not isinstance(part, h5py.Group):
+        raise RunError(f"the group '{group.name.rstrip('/')}/{name}' is missing; make the run again.")
+    return part
+
+
 def _columns(group: h5py.Group, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> dict[str, Column]:
-    """The known data sets of a group, each checked against its letters; links out of the file are refused."""
+    """The known data sets of a group, each checked against its letters and its type; links are refused."""
     columns: dict[str, Column] = {}
     for element in elements:
-        if element.name not in group:
+        where = f"{group.name}/{element.name}"
+        dataset = _part(group, element.name)
+        if dataset is None:
             if element.optional:
                 continue
-            raise RunError(f"the data set '{group.name}/{element.name}' is missing; make the run again.")
-        if not isinstance(group.get(element.name, getlink=True), h5py.HardLink):
-            raise RunError(f"'{group.name}/{element.name}' is a link; a run holds its own data: make the run again.")
-        dataset = group[element.name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-            raise RunError(f"'{group.name}/{element.name}' does not hold data of its own; make the run again.")
-        check_shape(f"{group.name}/{element.name}", tuple(dataset.shape), element.dims, sizes)
+            raise RunError(f"the data set '{where}' is missing; make the run again.")
+        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external or dataset.shape is None:
+            raise RunError(f"'{where}' does not hold data of its own; make the run again.")
+        if dataset.dtype.kind not in element.kinds:
+            raise RunError(f"'{where}' holds {dataset.dtype}, but the schema says {element.kinds}; make the run again.")
+        check_shape(where, tuple(dataset.shape), element.dims, sizes)
         columns[element.name] = StoredColumn(dataset)
     return columns
 
@@ -174,18 +248,21 @@ def _read_network(group: h5py.Group, sizes: dict[str, int]) -> NetworkCard:
     columns = _columns(group, schema.NETWORK, sizes)
     table = ParameterTable(
         names=tuple(str(name) for name in np.asarray(columns["parameters/name"])),
-        shapes=tuple(tuple(json.loads(shape)) for shape in np.asarray(columns["parameters/shape"])),
+        shapes=tuple(
+            _shape(json.loads(shape), f"{group.name}/parameters/shape")
+            for shape in np.asarray(columns["parameters/shape"])
+        ),
         learning_rates=tuple(float(rate) for rate in np.asarray(columns["parameters/learning_rate"])),
     )
     if table.total != sizes["p"]:
         raise RunError(f"'{group.name}' names {table.total} parameters but holds {sizes['p']}; make the run again.")
     return NetworkCard(
-        name=str(group.attrs["name"]),
-        architecture=str(group.attrs["architecture"]),
+        name=_text(group, "name"),
+        architecture=_text(group, "architecture"),
         n_outputs=int(group.attrs["n_outputs"]),
         parameters=table,
-        digest=str(group.attrs["digest"]),
-        metrics=json.loads(group.attrs["metrics"]),
+        digest=_text(group, "digest"),
+        metrics={str(name): float(value) for name, value in _json(group, "metrics", dict).items()},
         trained=columns["trained"],
         initial=columns.get("initial"),
     )
@@ -193,17 +270,19 @@ def _read_network(group: h5py.Group, sizes: dict[str, int]) -> NetworkCard:
 
 def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, Column]:
     columns = _columns(group, schema.EXAMPLES, sizes)
-    shown = json.loads(group.attrs["modality"])
-    training = columns.get("training")
-    targets = columns.get("target")
+    shown = _json(group, "modality", dict)
+    inputs, training, targets = columns["input"], columns.get("training"), columns.get("target")
+    modality = Modality(shown["kind"], _shape(shown["shape"], f"{group.name} modality"), shown["low"], shown["high"])
+    if modality.kind != "text" and math.prod(modality.shape) != math.prod(inputs.shape[1:]):
+        raise RunError(f"inputs of shape {inputs.shape[1:]} cannot be shown as {modality.shape}; make the run again.")
     examples = Examples(
         ids=np.asarray(columns["id"]),
-        inputs=columns["input"],
-        modality=Modality(shown["kind"], tuple(shown["shape"]), shown["low"], shown["high"]),
+        inputs=inputs,
+        modality=modality,
         targets=None if targets is None else np.asarray(targets),
         training=None if training is None else np.asarray(training).astype(bool),
-        class_names=tuple(json.loads(group.attrs["class_names"])),
-        vocabulary=tuple(json.loads(group.attrs["vocabulary"])),
+        class_names=_words(group, "class_names"),
+        vocabulary=_words(group, "vocabulary"),
     )
     # Known already: keeps the whole inputs from being read for it.
     examples.__dict__["duplicate_group"] = np.asarray(columns["duplicate_group"])
@@ -211,11 +290,13 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
 
 
 def _read_set(group: h5py.Group, parameters: ParameterTable, sizes: dict[str, int]) -> FeatureSet:
-    views = tuple(json.loads(group.attrs["views"]))
+    name = str(group.name).rsplit("/", 1)[-1]
+    if not SET_NAME.fullmatch(name):
+        raise RunError(f"'{name}' cannot be the name of a feature set; make the run again.")
+    views = _words(group, "views")
     sizes["v"] = len(views)
     columns = _columns(group, schema.SET, sizes)
-    name = str(group.name).rsplit("/", 1)[-1]
-    return FeatureSet(name, views, _card(json.loads(group.attrs["card"])), columns, parameters)
+    return FeatureSet(name, views, _card(_json(group, "card", dict)), columns, parameters)
 
 
 def _card(data: Mapping[str, Any]) -> Card:

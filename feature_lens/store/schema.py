@@ -1,8 +1,12 @@
 """The run file, format version 1.0.
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
-inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, chunks are at most 1 MiB, and
-there are no links, references or virtual data sets. Text is UTF-8. What is one JSON value is marked (JSON).
+inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
+are at most 1 MiB, and there are no links, references or virtual data sets. Text is UTF-8. What is one JSON value is
+marked (JSON).
+
+The HDF5 file is followed by 85 bytes that HDF5 does not look at: "feature_lens sha256 ", the sha256 of all bytes before
+in hexadecimal, a line feed. A reader checks them first, because a damaged file can bring HDF5 itself down.
 
 Letters: n examples, c outputs, p parameters, l parameter tensors, k features, v views, m kept extremes, q classes.
 Rows of anything that has one row per example and output are numbered example * c + output. Everything about features
@@ -24,7 +28,7 @@ Attributes of /network
 Attributes of /examples
     modality (JSON: kind, shape, low, high), class_names (JSON list), vocabulary (JSON list)
 
-Attributes of /sets/<set name>
+Attributes of /sets/<set name>; a name holds letters, digits, "_", "-" and ".", the first of them neither "-" nor "."
     place     order of the set among the sets, from 0
     views     (JSON) list of view names: "activation", "score", "output:<i>", "largest", "own", "predicted"
     card      (JSON) title, description, design, basis, outputs, score, equals, kernel_share, fitted_on, n_fitted,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 import tempfile
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,33 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.errors import OutputError, RunError
-from feature_lens.feature_set import FeatureSet
+from feature_lens.errors import OutputError, RunError, in_brief
+from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import RunContents
 from feature_lens.store import schema
 from feature_lens.store.lock import HDF5_LOCK
+from feature_lens.store.seal import sealed
 
 CHUNK_BYTES = 1 << 20
+PLAIN_BYTES = 2048  # up to here the index of a compressed data set is larger than what compression saves
 
 
 def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     """The path itself when a file can be put there; raises OutputError otherwise, before any work is done."""
     target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"A file was wanted, but '{target}' is a folder; give a file name.")
-    if target.exists() and not overwrite:
-        raise OutputError(f"'{target}' exists already; choose another name or allow it with --overwrite.")
+    try:
+        found = target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise OutputError(f"'{target}' cannot be a file ({_reason(error)}); choose another path.") from None
+    else:
+        if target.is_dir():
+            raise OutputError(f"A file was wanted, but '{target}' is a folder; give a file name.")
+        if not overwrite:
+            raise OutputError(f"'{target}' exists already; choose another name or allow it with --overwrite.")
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            raise OutputError(f"'{target}' is not an ordinary file and is never replaced; choose another path.")
     folder = target.parent
     if not folder.is_dir():
         raise OutputError(f"The folder '{folder}' does not exist; make it first or choose another path.")
@@ -38,69 +50,78 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"Nothing can be written in '{folder}' ({error.strerror}); choose another path.") from None
+        raise OutputError(f"Nothing can be written in '{folder}' ({_reason(error)}); choose another path.") from None
     return target
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or in_brief(error)
 
 
 def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) -> Path:
     """Write a run atomically: a temporary file beside the target, fsync, then a rename.
 
     Raises OutputError when the path exists (unless `overwrite`) or cannot be written, RunError when the
-    contents do not fit the schema. A failure leaves what was at `path` as it was.
+    contents do not fit the schema. A failure leaves what was at `path` as it was. Memory: the size of the file.
     """
+    check_writable(path, overwrite)
+    return write_bytes(sealed(_image(contents)), path, overwrite)
 
-    def write(temporary: Path) -> None:
-        with HDF5_LOCK, h5py.File(temporary, "x") as file:
+
+def _image(contents: RunContents) -> bytes:
+    """The bytes of the file, made in memory: HDF5 itself brings the process down when a disk is full."""
+    try:
+        with HDF5_LOCK, h5py.File("run.h5", "x", driver="core", backing_store=False, block_size=CHUNK_BYTES) as file:
             _write_contents(file, contents)
             file.attrs["complete"] = True
-
-    return _atomically(write, path, overwrite)
+            file.flush()
+            return bytes(file.id.get_file_image())
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        raise RunError(f"The run cannot be put into a file ({in_brief(error)}); nothing was changed.") from error
 
 
 def write_bytes(content: bytes, path: Path | str, overwrite: bool = False) -> Path:
     """Write a file of any kind with the same care as a run; raises OutputError."""
-    return _atomically(lambda temporary: _write_new(temporary, content), path, overwrite)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-
-
-def _atomically(write: Callable[[Path], None], path: Path | str, overwrite: bool) -> Path:
     target = check_writable(path, overwrite)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        write(temporary)
-        _sync(temporary)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         if overwrite:
             os.replace(temporary, target)
         else:
             _place_new(temporary, target)
-        _sync(target.parent)
     except OSError as error:
-        raise OutputError(
-            f"'{target}' could not be written ({error.strerror or error}); nothing was changed."
-        ) from error
+        raise OutputError(f"'{target}' could not be written ({_reason(error)}); nothing was changed.") from error
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
     return target
 
 
 def _place_new(temporary: Path, target: Path) -> None:
     """Link rather than rename, so that a file made meanwhile by someone else is not lost."""
     try:
-        os.link(temporary, target)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links: take the name first, then rename over what is ours
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.replace(temporary, target)
     except FileExistsError:
-        raise OutputError(f"'{target}' appeared while the run was computed; choose another name.") from None
+        raise OutputError(f"'{target}' appeared while it was being made; choose another name.") from None
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # the file is in place; some file systems cannot sync a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _write_contents(file: h5py.File, contents: RunContents) -> None:
@@ -108,16 +129,25 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
     file.attrs["format"] = schema.FORMAT
     file.attrs["format_version"] = schema.VERSION
     file.attrs["name"] = contents.name
-    file.attrs["settings"] = json.dumps(dict(provenance.settings))
-    file.attrs["software"] = json.dumps(dict(provenance.software))
+    file.attrs["settings"] = _json(dict(provenance.settings))
+    file.attrs["software"] = _json(dict(provenance.software))
     file.attrs["fingerprint"] = provenance.fingerprint
-    file.attrs["remarks"] = json.dumps(list(provenance.remarks))
+    file.attrs["remarks"] = _json(list(provenance.remarks))
     sizes: dict[str, int] = {}
     _write_network(file.create_group("network"), contents, sizes)
     _write_examples(file.create_group("examples"), contents, sizes)
     sets = file.create_group("sets")
-    for place, feature_set in enumerate(contents.sets.values()):
+    for place, (name, feature_set) in enumerate(contents.sets.items()):
+        if name != feature_set.name or not SET_NAME.fullmatch(name):
+            raise RunError(
+                f"A feature set is called by letters, digits, '_', '-' and '.', but '{name}' came; choose another name."
+            )
         _write_set(sets.create_group(feature_set.name), feature_set, place, dict(sizes))
+
+
+def _json(value: Any) -> str:
+    """JSON that any program reads: without NaN and infinity, which JSON has not."""
+    return json.dumps(value, allow_nan=False)
 
 
 def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
@@ -126,11 +156,11 @@ def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, in
     group.attrs["architecture"] = network.architecture
     group.attrs["n_outputs"] = network.n_outputs
     group.attrs["digest"] = network.digest
-    group.attrs["metrics"] = json.dumps(dict(network.metrics))
+    group.attrs["metrics"] = _json(dict(network.metrics))
     table = network.parameters
     columns: dict[str, Any] = {
         "parameters/name": np.array(table.names),
-        "parameters/shape": np.array([json.dumps(shape) for shape in table.shapes]),
+        "parameters/shape": np.array([_json(shape) for shape in table.shapes]),
         "parameters/learning_rate": np.array(table.learning_rates, dtype=np.float64),
         "trained": network.trained,
     }
@@ -141,9 +171,9 @@ def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, in
 
 def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
     examples = contents.examples
-    group.attrs["modality"] = json.dumps(asdict(examples.modality))
-    group.attrs["class_names"] = json.dumps(list(examples.class_names))
-    group.attrs["vocabulary"] = json.dumps(list(examples.vocabulary))
+    group.attrs["modality"] = _json(asdict(examples.modality))
+    group.attrs["class_names"] = _json(list(examples.class_names))
+    group.attrs["vocabulary"] = _json(list(examples.vocabulary))
     columns: dict[str, Any] = {
         "id": examples.ids,
         "input": examples.inputs,
@@ -159,8 +189,8 @@ def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, i
 
 def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: dict[str, int]) -> None:
     group.attrs["place"] = place
-    group.attrs["views"] = json.dumps(list(feature_set.views))
-    group.attrs["card"] = json.dumps(asdict(feature_set.card))
+    group.attrs["views"] = _json(list(feature_set.views))
+    group.attrs["card"] = _json(asdict(feature_set.card))
     sizes["v"] = len(feature_set.views)
     _write_columns(group, feature_set.columns, schema.SET, sizes)
 
@@ -202,7 +232,7 @@ def _write_array(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
         encoded = np.char.encode(array, "utf-8")
         width = max(encoded.dtype.itemsize, 1)
         array = encoded.astype(h5py.string_dtype("utf-8", width))
-    if array.ndim == 0 or array.size == 0:
+    if array.ndim == 0 or array.nbytes <= PLAIN_BYTES:
         group.create_dataset(name, data=array)
         return
     group.create_dataset(

@@ -19,6 +19,9 @@ from feature_lens.registry import Registry
 
 B = TypeVar("B", bound="Basis")
 
+# Means per class are kept up to this many classes: k * v * classes numbers.
+MOST_CLASSES: Final = 256
+
 
 class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
     """k combinations of the columns of a design matrix, with scikit-learn's habits.
@@ -30,6 +33,9 @@ class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no 
 
     fitted_on_: str
     n_fitted_: int
+
+    def check(self, design: DesignMatrix) -> None:
+        """Raise SettingsError where this basis cannot be fitted on a design, before anything is computed."""
 
     @abstractmethod
     def fit(self: B, design: DesignMatrix, y: None = None) -> B:
@@ -80,11 +86,12 @@ def _registered_name(basis: Basis) -> str:
 
 
 def class_labels(design: DesignMatrix) -> tuple[npt.NDArray[np.int64] | None, int]:
-    """Class labels and their number, for class means; (None, 0) where targets are no classes."""
+    """Class labels and their number, for class means; (None, 0) where targets are no classes, or too many."""
     labels = design.examples.labels
     if labels is None:
         return None, 0
-    return labels, max(int(labels.max()) + 1, len(design.examples.class_names))
+    classes = max(int(labels.max()) + 1, len(design.examples.class_names))
+    return (labels, classes) if classes <= MOST_CLASSES else (None, 0)
 
 
 def ranked(design: DesignMatrix, values: npt.NDArray[np.float32], keep: int, batch_size: int) -> Ranking:
@@ -109,6 +116,14 @@ def stored_columns(
 ) -> dict[str, Column]:
     """Columns of a set whose values are kept."""
     return {**ranking_columns(ranking), "values": values, "order": order}
+
+
+def of_tensors(design: DesignMatrix) -> str:
+    """A sentence on which parameters are looked at, where it is not all of them."""
+    chosen = getattr(design, "parameters", None)
+    if chosen is None or chosen.names == design.network.parameters.names:
+        return ""
+    return f" Only {', '.join(chosen.names)} are looked at; shares are of their part of the kernel."
 
 
 def refuse_joined(design: DesignMatrix, basis: str) -> None:

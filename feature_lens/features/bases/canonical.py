@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet, ranking_columns
-from feature_lens.features.bases.basis import BASES, Basis, by_spread, ranked, refuse_joined, running, stored_columns
+from feature_lens.features.bases.basis import (
+    BASES,
+    Basis,
+    by_spread,
+    of_tensors,
+    ranked,
+    refuse_joined,
+    running,
+    stored_columns,
+)
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
@@ -31,17 +40,21 @@ class Canonical(Basis):
     extremes. With c <= 16 outputs, or rank_outputs='all', each output is a view; otherwise the views are 'largest'
     (the value of largest magnitude over outputs, signed, with the output it came from), 'own' (the example's own
     class, where there are labels) and 'predicted'. Cost of weight features: two streams (the second for histograms), and
-    p * v * (4 m + batch_size) numbers.
+    p * v * (4 m + classes + 40) numbers, and at most 256 MiB of keys.
     """
 
     def __init__(self, rank_outputs: RankOutputs = "auto") -> None:
         self.rank_outputs = rank_outputs
 
-    def fit(self, design: DesignMatrix, y: None = None) -> Canonical:
-        """Nothing is learnt; the settings are checked."""
+    def check(self, design: DesignMatrix) -> None:
+        """Raise SettingsError for settings that are not known, or the trace reduction."""
         if self.rank_outputs not in ("auto", "all"):
             raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{self.rank_outputs}'; choose one of them.")
         refuse_joined(design, "canonical")
+
+    def fit(self, design: DesignMatrix, y: None = None) -> Canonical:
+        """Nothing is learnt; the settings are checked."""
+        self.check(design)
         self.fitted_on_, self.n_fitted_ = "nothing (no fit is needed)", 0
         return self
 
@@ -102,10 +115,10 @@ class Canonical(Basis):
             design,
             f"Weight features: every one of the {kind}",
             f"One feature per weight: the derivative of an output with respect to that weight. All {chosen.total} are "
-            "ranked; the values of the extremes are kept, not of every example.",
+            "ranked; the values of the extremes are kept, not of every example." + of_tensors(design),
             "the per-example gradient, entry by entry",
             "derivative of the output with respect to the weight (times the square root of its learning rate)",
-            kernel_share=1.0 if chosen.names == design.network.parameters.names else None,
+            kernel_share=1.0,
         )
         return FeatureSet(name, views, card, columns, design.network.parameters)
 

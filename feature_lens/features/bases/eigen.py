@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils.validation import check_is_fitted
 
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet
-from feature_lens.features.bases.basis import BASES, Basis, ranked, stored_columns
+from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, stored_columns
+from feature_lens.features.decompositions import Side, chosen_side, decompose
 from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, one_thread
-from feature_lens.features.eigen_solvers import Apply, leading_dense, leading_matrix_free
 from feature_lens.features.known_methods import eigen_equals
-
-Side = Literal["auto", "rows", "columns", "matrix_free"]
 
 # Directions larger than this are not put into a run; the share of each tensor still is.
 _DIRECTION_BYTES = 64 << 20
-
-# Relative residuals: of the features themselves where only products are known, and of the half fits, which are
-# only compared with each other.
-_PRODUCT_TOLERANCE = 1e-10
-_HALF_TOLERANCE = 1e-6
 
 
 @BASES.register("eigen")
@@ -41,7 +33,8 @@ class Eigen(Basis):
 
     Learnt: spectrum_ (k), directions_ (k, p), groups_ (k), stability_ (k), mean_share_ (k), kernel_share_, side_,
     and for several rows per example profile_ (k, q) and energy_ (k). The sign of a feature makes the sum of
-    cubes of its training scores positive.
+    cubes of its training scores positive. The stability of a group that n_components cuts off is not known (NaN).
+    Memory: directions_ take k * p numbers, for trace k * c * p.
     """
 
     def __init__(
@@ -63,10 +56,19 @@ class Eigen(Basis):
         self.group_gap = group_gap
         self.random_state = random_state
 
-    def fit(self, design: DesignMatrix, y: None = None) -> Eigen:
-        """Learn directions on the training examples; raises SettingsError for impossible settings or a zero matrix."""
+    def check(self, design: DesignMatrix) -> None:
+        """Raise SettingsError for settings that no design can be fitted with."""
         if self.n_components < 1:
             raise SettingsError(f"At least one eigen feature must be asked for, not {self.n_components}.")
+        chosen_side(self.side, design.shape, self.dense_limit)
+
+    def fit(self, design: DesignMatrix, y: None = None) -> Eigen:
+        """Learn directions on the training examples.
+
+        Raises SettingsError for impossible settings, a matrix that is zero (or constant, when centred), and one that
+        is not finite, naming the examples.
+        """
+        self.check(design)
         fitting = design.examples.fitting
         self._note_fit(design, fitting)
         fitted = design.on(fitting)
@@ -74,70 +76,28 @@ class Eigen(Basis):
         if self.mean_ is not None:
             fitted = CentredDesign(fitted, self.mean_)
         with one_thread():
-            self.side_ = _side(self.side, fitted.shape, self.dense_limit)
-            total = {"rows": self._by_rows, "columns": self._by_columns, "matrix_free": self._by_products}[self.side_](
-                fitted
-            )
-            self.directions_ /= np.linalg.norm(self.directions_, axis=1, keepdims=True)
-            self.kernel_share_ = float(self.spectrum_.sum() / total)
+            self.side_ = chosen_side(self.side, fitted.shape, self.dense_limit)
+            # One more than is wanted tells whether the last group is whole.
+            found = decompose(fitted, self.side_, self.n_components + 1, self.random_state)
+            self._refuse_constant(found.total, len(fitting))
+            k = min(self.n_components, int(np.count_nonzero(found.spectrum > self.drop * found.spectrum[0])))
+            self.spectrum_, self.directions_ = found.spectrum[:k].copy(), found.directions[:k].copy()
+            self.kernel_share_ = float(self.spectrum_.sum() / found.total)
+            groups = degenerate_groups(found.spectrum[: k + 1], self.group_gap)
+            self.groups_ = groups[:k]
+            self.cut_group_ = len(groups) > k and bool(groups[k] == groups[k - 1])
+            self.stability_ = _stability(found.overlap, self.groups_)
+            if self.cut_group_:
+                self.stability_[self.groups_ == self.groups_[-1]] = np.nan
             self._orient(fitted)
         return self
 
-    def _by_rows(self, fitted: DesignMatrix) -> float:
-        """Decompose the kernel (r, r); return its trace. The half fits are blocks of it."""
-        kernel = fitted.gram()
-        total = _usable(float(np.trace(kernel)))
-        values, left = leading_dense(kernel, self._wanted(fitted), self.random_state)
-        k = self._keep(values)
-        self.directions_ = (fitted.rmatmul(left[:, :k]) / np.sqrt(self.spectrum_)).T
-        q = fitted.rows_per_example
-        halves = [(half[:, None] * q + np.arange(q)).ravel() for half in self._halves(fitted)]
-        self._compare_halves(_overlap_rows(kernel, halves, k, self.random_state))
-        return total
-
-    def _by_columns(self, fitted: DesignMatrix) -> float:
-        """Decompose the cogram (p, p); return its trace. The half fits add up to it."""
-        halves = [fitted.on(half).cogram() for half in self._halves(fitted)]
-        cogram = np.sum(halves, axis=0)
-        total = _usable(float(np.trace(cogram)))
-        values, right = leading_dense(cogram, self._wanted(fitted), self.random_state)
-        k = self._keep(values)
-        self.directions_ = np.ascontiguousarray(right[:, :k].T)
-        parts = [leading_dense(half, k, self.random_state, _HALF_TOLERANCE)[1] for half in halves]
-        self._compare_halves(parts[0].T @ parts[1] if len(parts) == 2 else None)
-        return total
-
-    def _by_products(self, fitted: DesignMatrix) -> float:
-        """Decompose by streamed products alone; return the trace of the kernel."""
-        total = _usable(fitted.squared_norm())
-        side, seed = fitted.shape[1], self.random_state
-        values, right = leading_matrix_free(_normal(fitted), side, self._wanted(fitted), seed, _PRODUCT_TOLERANCE)
-        k = self._keep(values)
-        self.directions_ = np.ascontiguousarray(right[:, :k].T)
-        parts = [
-            leading_matrix_free(_normal(fitted.on(half)), side, k, seed, _HALF_TOLERANCE)[1]
-            for half in self._halves(fitted)
-        ]
-        self._compare_halves(parts[0].T @ parts[1] if len(parts) == 2 else None)
-        return total
-
-    def _wanted(self, fitted: DesignMatrix) -> int:
-        return min(self.n_components, *fitted.shape)
-
-    def _halves(self, fitted: DesignMatrix) -> list[npt.NDArray[np.int64]]:
-        """Two random halves of the fitted examples; one part where there is one example."""
-        n = len(fitted.examples)
-        shuffled = np.random.default_rng(self.random_state).permutation(n)
-        return [np.sort(half) for half in (shuffled[: n // 2], shuffled[n // 2 :]) if len(half)]
-
-    def _compare_halves(self, overlap: Matrix | None) -> None:
-        self.groups_ = degenerate_groups(self.spectrum_, self.group_gap)
-        self.stability_ = _stability(overlap, self.groups_)
-
-    def _keep(self, values: Matrix) -> int:
-        kept = max(1, int(np.count_nonzero(values > self.drop * values[0])))
-        self.spectrum_ = values[:kept].copy()
-        return kept
+    def _refuse_constant(self, total: float, n: int) -> None:
+        """Raise SettingsError where nothing but rounding is left after the mean was taken off."""
+        if self.mean_ is not None and total <= 1e-24 * n * float(np.square(self.mean_).sum()):
+            raise SettingsError(
+                "Centred eigen features need examples that differ, but all rows are equal; do not centre."
+            )
 
     def _orient(self, fitted: DesignMatrix) -> None:
         """Fix score profiles and signs from the training activations."""
@@ -155,9 +115,20 @@ class Eigen(Basis):
                 self.directions_[k] *= -1
 
     def transform(self, design: DesignMatrix) -> Matrix:
-        """Activations (r, k) = Phi v of all rows, also of examples that were not fitted."""
-        centred = design if self.mean_ is None else CentredDesign(design, self.mean_)
-        return centred.matmul(self.directions_.T)
+        """Activations (r, k) = Phi v of all rows, also of examples that were not fitted.
+
+        Raises NotFittedError before `fit`, SettingsError for a design of other columns.
+        """
+        return self._centred(design).matmul(self.directions_.T)
+
+    def _centred(self, design: DesignMatrix) -> DesignMatrix:
+        check_is_fitted(self)
+        if design.n_columns != self.directions_.shape[1]:
+            raise SettingsError(
+                f"The basis was fitted on {self.directions_.shape[1]} columns, but the design has {design.n_columns}; "
+                "give a design of the same network, reduction and layers."
+            )
+        return design if self.mean_ is None else CentredDesign(design, self.mean_)
 
     def feature_set(self, design: DesignMatrix, name: str, keep: int = 16, batch_size: int = 256) -> FeatureSet:
         """The set with its spectrum, directions, groups and stability; for several outputs the view 'score' leads."""
@@ -179,14 +150,14 @@ class Eigen(Basis):
         if q > 1:
             columns |= {"profile": self.profile_, "energy": self.energy_}
         columns |= self._direction_columns(design)
-        kind, outputs = design.card
-        title = f"Eigen features of the {kind}, {outputs.split(':')[0]}"
+        kind, outputs = self._centred(design).card
+        cut = " The last group of near-degenerate eigenvalues is cut off by that number." if self.cut_group_ else ""
         card = self._card(
-            design,
-            title,
+            self._centred(design),
+            f"Eigen features of the {kind}, {outputs.split(':')[0]}",
             f"The {k} directions in which the {kind} of the fitted examples vary most; the activation of an example is "
-            f"the projection of its row on the direction.",
-            eigen_equals(design),
+            f"the projection of its row on the direction.{cut}{of_tensors(design)}",
+            eigen_equals(design, self.centred),
             _score_words(q),
             kernel_share=self.kernel_share_,
         )
@@ -198,18 +169,15 @@ class Eigen(Basis):
         if chosen is None:
             return {}
         table = design.network.parameters
-        k = len(self.spectrum_)
-        joined = self.directions_.reshape(k, -1, chosen.total)
-        full = np.zeros((k, joined.shape[1], table.total), dtype=np.float32)
-        source = dict(chosen.slices)
-        share = np.zeros((k, len(table.names)))
-        for place, (tensor, at) in enumerate(table.slices):
-            if tensor in source:
-                part = joined[:, :, source[tensor]]
-                full[:, :, at] = part
-                share[:, place] = np.square(part).sum(axis=(1, 2))
-        columns: dict[str, Column] = {"parameter_share": share}
-        if full.nbytes <= _DIRECTION_BYTES:
+        joined = self.directions_.reshape(len(self.spectrum_), -1, chosen.total)
+        parts = {name: joined[:, :, at] for name, at in chosen.slices}
+        share = [np.square(parts[n]).sum(axis=(1, 2)) if n in parts else np.zeros(len(joined)) for n in table.names]
+        columns: dict[str, Column] = {"parameter_share": np.stack(share, axis=1)}
+        if joined.shape[0] * joined.shape[1] * table.total * 4 <= _DIRECTION_BYTES:
+            full = np.zeros((*joined.shape[:2], table.total), dtype=np.float32)
+            for name, at in table.slices:
+                if name in parts:
+                    full[:, :, at] = parts[name]
             columns["direction"] = full[:, 0] if full.shape[1] == 1 else full
         return columns
 
@@ -227,52 +195,6 @@ def _score_words(q: int) -> str:
         "projections of the c output gradients on the feature's unit direction, weighted by the profile over outputs "
         "that carries most of their energy on the fitted examples; both signs count"
     )
-
-
-def _side(side: Side, shape: tuple[int, int], dense_limit: int) -> Side:
-    if side not in ("auto", "rows", "columns", "matrix_free"):
-        raise SettingsError(f"A side is auto, rows, columns or matrix_free, not '{side}'; choose one of them.")
-    if side != "auto":
-        return side
-    rows, columns = shape
-    if min(rows, columns) > dense_limit:
-        return "matrix_free"
-    return "rows" if rows <= columns else "columns"
-
-
-def _normal(design: DesignMatrix) -> Apply:
-    """v -> Phi^T (Phi v) in one stream of the design."""
-
-    def apply(v: Matrix) -> Matrix:
-        out = np.zeros_like(v)
-        for _, block in design.blocks():
-            out += block.T @ (block @ v)
-        return out
-
-    return apply
-
-
-def _usable(total: float) -> float:
-    """The trace of a kernel when it is finite and positive; raises SettingsError otherwise."""
-    if not np.isfinite(total) or total <= 0:
-        raise SettingsError(
-            "Eigen features need a design matrix that is finite and not zero, but it is not; "
-            "look for dead outputs or infinite gradients first."
-        )
-    return total
-
-
-def _overlap_rows(kernel: Matrix, half_rows: list[npt.NDArray[np.int64]], k: int, seed: int) -> Matrix | None:
-    """V_A^T V_B of two half fits from the kernel alone: U_A^T H_AB U_B / (S_A S_B)."""
-    if len(half_rows) < 2:
-        return None
-    fits = [leading_dense(kernel[np.ix_(rows, rows)], min(k, len(rows)), seed, _HALF_TOLERANCE) for rows in half_rows]
-    (a_values, a), (b_values, b) = fits
-    scale_a, scale_b = (np.sqrt(np.maximum(values, np.finfo(float).tiny)) for values in (a_values, b_values))
-    overlap: Matrix = (a.T @ kernel[np.ix_(*half_rows)] @ b) / scale_a[:, None] / scale_b
-    overlap[a_values <= 1e-12 * a_values[0]] = 0
-    overlap[:, b_values <= 1e-12 * b_values[0]] = 0
-    return overlap
 
 
 def _stability(overlap: Matrix | None, groups: npt.NDArray[np.int32]) -> Matrix:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
@@ -9,9 +11,12 @@ import torch
 
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet
-from feature_lens.features.bases.basis import BASES, Basis, by_spread, ranked, refuse_joined, stored_columns
+from feature_lens.features.bases.basis import BASES, Basis, by_spread, of_tensors, ranked, refuse_joined, stored_columns
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
+
+# What a weight's name ends in after its layer's, plain or under weight_norm.
+_WEIGHT = re.compile(r"(\.parametrizations)?\.weight(_g)?(\.original0?)?$")
 
 
 @BASES.register("unit")
@@ -20,24 +25,22 @@ class Unit(Basis):
 
     Where the weights are those of a linear layer or convolution it equals g_o (z_o - b_o), the gradient at the
     pre-activation times the pre-activation without its bias, summed over positions. It is the same for every
-    learning-rate tensor. One feature per row of every weight of two or more dimensions (for a transposed
-    convolution: per output channel). Derived independently, after the contributions of PDLT's effective features.
+    learning-rate tensor. One feature per row of every weight of two or more dimensions (for an embedding
+    or a transposed convolution: per column). Derived independently, after the contributions of PDLT's effective features.
     Cost: one stream.
     """
 
+    def check(self, design: DesignMatrix) -> None:
+        """Raise SettingsError where the design has no units."""
+        _with_units(design)
+
     def fit(self, design: DesignMatrix, y: None = None) -> Unit:
         """Find the units; raises SettingsError where the design has none."""
-        refuse_joined(design, "unit")
-        if not isinstance(design, EffectiveFeatures):
-            raise SettingsError(f"Unit features are made of effective features, not of {type(design).__name__}.")
-        owner, names, layers = _units(design)
-        if not names:
-            raise SettingsError(
-                "Unit features need a weight of two or more dimensions, but there is none; choose 'eigen'."
-            )
+        effective = _with_units(design)
+        owner, names, layers = _units(effective)
         self.labels_, self.layers_ = names, layers
         self.fitted_on_, self.n_fitted_ = "nothing (no fit is needed)", 0
-        weights = design.theta() / design.scale
+        weights = effective.theta() / effective.scale
         used = np.flatnonzero(owner >= 0)
         shape = (len(owner), len(names))
         self._sums = scipy.sparse.csr_array((weights[used], (used, owner[used])), shape=shape)
@@ -58,29 +61,43 @@ class Unit(Basis):
         card = self._card(
             design,
             "Unit features: weight features summed per unit",
-            "For each unit, its incoming weights times the derivatives with respect to them, summed: g (z - b), the "
-            "gradient at its pre-activation times the pre-activation without the bias.",
-            "gradient times pre-activation (without the bias), summed over positions",
+            "For each unit, its incoming weights times the derivatives with respect to them, summed; for linear layers "
+            "and convolutions that is g (z - b), the gradient at its pre-activation times the pre-activation without "
+            f"the bias.{of_tensors(design)}",
+            "gradient times pre-activation (without the bias), summed over positions, for linear layers and convolutions",
             "share of the output that flows through the unit's incoming weights, to first order; both signs count",
         )
         return FeatureSet(name, design.views, card, columns, design.network.parameters)
 
 
+def _with_units(design: DesignMatrix) -> EffectiveFeatures:
+    refuse_joined(design, "unit")
+    if not isinstance(design, EffectiveFeatures):
+        raise SettingsError(f"Unit features are made of effective features, not of {type(design).__name__}.")
+    if not _units(design)[1]:
+        raise SettingsError("Unit features need a weight of two or more dimensions, but there is none; choose 'eigen'.")
+    return design
+
+
 def _units(design: EffectiveFeatures) -> tuple[npt.NDArray[np.int64], list[str], list[str]]:
-    """Unit number of each chosen parameter (-1 for none), and name and layer of each unit."""
-    transposed = {
+    """Unit number of each chosen parameter (-1 for none), and name and layer of each unit.
+
+    Units are rows of a weight, but columns of embeddings and transposed convolutions. Of a weight_norm the magnitude
+    stands for the weight: the direction's own sum is zero, because its length does not matter.
+    """
+    by_column = {
         f"{name}.weight"
         for name, part in design.network.module.named_modules()
-        if isinstance(part, torch.nn.modules.conv._ConvTransposeNd)
+        if isinstance(part, torch.nn.modules.conv._ConvTransposeNd | torch.nn.Embedding | torch.nn.EmbeddingBag)
     }
     owner = np.full(design.parameters.total, -1, dtype=np.int64)
     names: list[str] = []
     layers: list[str] = []
     for (tensor, at), shape in zip(design.parameters.slices, design.parameters.shapes, strict=True):
-        if len(shape) < 2:
+        if len(shape) < 2 or tensor.endswith((".original1", ".weight_v")):
             continue
-        layer = tensor.removesuffix(".weight")
-        axis = 1 if tensor in transposed else 0
+        layer = _WEIGHT.sub("", tensor)
+        axis = 1 if tensor in by_column else 0
         unit_of_entry = np.indices(shape)[axis].ravel()
         owner[at] = len(names) + unit_of_entry
         names += [f"{layer} unit {unit}" for unit in range(shape[axis])]

@@ -1,0 +1,77 @@
+"""The run in tests/frozen: every data set that schema version 1 knows, made by formulas alone.
+
+The file was written by `python tests/frozen_run.py tests/frozen/run_v1.h5` when version 1 was frozen, and is not to be
+written again: what is frozen is that a file of that day stays readable. A later schema version adds a file of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from feature_lens.cards import NetworkCard, ParameterTable, Provenance
+from feature_lens.examples import Column, Examples, Modality
+from feature_lens.feature_set import Card, FeatureSet
+from feature_lens.run_contents import RunContents
+from feature_lens.store import schema, write_run
+
+SIZES = {"n": 12, "k": 2, "v": 2, "m": 3, "q": 2, "c": 2, "p": 9, "l": 2, "b": 4, "s": 2, "...": 9}
+
+
+def column(element: schema.Element, place: int) -> np.ndarray:
+    """A column of the right shape and kind, each number of the run at one place only."""
+    shape = tuple(SIZES[letter] for letter in element.dims.split())
+    numbers = np.arange(np.prod(shape)).reshape(shape) + 100 * place
+    if element.kinds == "S":
+        return np.array([f"{element.name} é {number}" for number in numbers.ravel()]).reshape(shape)
+    if element.kinds == "i":
+        return (numbers % 12).astype(np.int32)
+    return (numbers / 8).astype(np.float32 if place % 2 else np.float64)
+
+
+def contents() -> RunContents:
+    """The contents of the frozen run."""
+    table = ParameterTable(("0.weight", "0.bias"), ((2, 4), (1,)), (1.0, 0.25))
+    elements = [element for element in schema.SET if not element.name.startswith("later_")]
+    columns: dict[str, Column] = {e.name: column(e, place) for place, e in enumerate(elements)}
+    card = Card(
+        title="Everything",
+        description="Every column of version 1.",
+        design="none",
+        basis="none",
+        outputs="flattened",
+        score="formula",
+        equals="nothing",
+        kernel_share=0.5,
+        fitted_on="training examples",
+        n_fitted=8,
+        provenance=Provenance({"a": 1}, {"b": "2"}, "c", ("d",)),
+    )
+    examples = Examples.from_arrays(
+        np.arange(48).reshape(12, 4) / 4,
+        np.arange(12) % 2,
+        ids=[f"ex-{i:02} ü" for i in range(12)],
+        split=np.arange(12) < 8,
+        modality=Modality("image", (1, 2, 2), 0.0, 12.0),
+        class_names=("even", "odd"),
+        vocabulary=("a", "b"),
+    )
+    network = NetworkCard(
+        name="frozen",
+        architecture="Linear(4, 2)",
+        n_outputs=2,
+        parameters=table,
+        digest="0" * 64,
+        metrics={"accuracy (all)": 0.5},
+        trained=np.arange(9) / 4,
+        initial=np.arange(9) / 2,
+    )
+    views = ("score", "output:0")
+    provenance = Provenance({"tile": 32}, {"feature_lens": "0.1.0"}, "f" * 64, ("a remark",))
+    sets = {"all": FeatureSet("all", views, card, columns, table)}
+    return RunContents("frozen", network, examples, np.arange(24).reshape(12, 2) / 8, sets, provenance)
+
+
+if __name__ == "__main__":
+    write_run(contents(), sys.argv[1])

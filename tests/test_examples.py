@@ -1,0 +1,271 @@
+"""Example sets: what goes in comes out, and whatever does not fit together is one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from feature_lens.errors import ExamplesError
+from feature_lens.examples import Examples, Modality
+
+X = np.arange(24.0).reshape(6, 4)
+Y = np.array([0, 1, 2, 0, 1, 2])
+
+
+def test_arrays_lists_and_tensors_give_the_same_examples() -> None:
+    wanted = Examples.from_arrays(X, Y)
+    for inputs, targets in ((X.tolist(), Y.tolist()), (torch.as_tensor(X), torch.as_tensor(Y))):
+        made = Examples.from_arrays(inputs, targets)
+        np.testing.assert_array_equal(made.inputs[:], X)
+        assert made.digest() == wanted.digest()
+    assert len(wanted) == 6
+    assert wanted.ids.tolist() == [0, 1, 2, 3, 4, 5]
+    assert wanted.training is None
+    assert wanted.labels is not None
+    assert wanted.labels.tolist() == Y.tolist()
+    assert wanted.fitting.tolist() == [0, 1, 2, 3, 4, 5]
+    assert [wanted.split_name(i) for i in range(6)] == [""] * 6
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "one number": ({"inputs": 3.0}, r"shape \(n, ...\) with at least one example and one entry, but \(\) came"),
+    "one row": ({"inputs": X[0]}, r"but \(4,\) came; give one row per example"),
+    "empty": ({"inputs": np.zeros((0, 4))}, r"at least one example and one entry, but \(0, 4\) came"),
+    "nothing in a row": ({"inputs": np.zeros((6, 0))}, r"at least one example and one entry, but \(6, 0\) came"),
+    "ragged": ({"inputs": [[1.0, 2.0], [3.0]]}, "inputs must form one array, but they do not .*; give equal shapes"),
+    "objects": ({"inputs": [[object()], [object()]]}, "one array of numbers or text, but objects came"),
+    "no numbers": ({"inputs": [["a"], ["b"]]}, "Inputs are real numbers of at most 64 bits, but <U1 came"),
+    "words alone": ({"inputs": ["a", "b"]}, "Inputs are real numbers of at most 64 bits, but <U1 came"),
+    "complex": ({"inputs": X + 1j}, "real numbers of at most 64 bits, but complex128 came"),
+    "dates": ({"inputs": X.astype("datetime64[D]")}, r"real numbers of at most 64 bits, but datetime64\[D\] came"),
+    "too precise": ({"inputs": X.astype(np.longdouble)}, "at most 64 bits, but float128 came"),
+    "a tensor that learns": ({"inputs": torch.ones(3, 2, requires_grad=True)}, "inputs must form one array, but they"),
+    "nan": (
+        {"inputs": np.where(X == 9, np.nan, X), "ids": list("abcdef")},
+        r"must be finite, but 1 of 6 examples hold NaN or infinity \(ids c\); fill or drop them first",
+    ),
+    "much nan": ({"inputs": np.where(X > 5, np.inf, X)}, r"5 of 6 examples .* \(ids 1, 2, 3, ...\)"),
+    "half precision nan": ({"inputs": np.full((2, 2), np.nan, dtype=np.float16)}, r"2 of 2 examples .* \(ids 0, 1\)"),
+    "ids of another length": ({"ids": [1, 2]}, r"one id for each of 6 examples, but the shape \(2,\) came"),
+    "ids in two columns": ({"ids": np.zeros((6, 2), dtype=int)}, r"one id for each of 6 .* \(6, 2\) came"),
+    "real ids": ({"ids": np.arange(6.0)}, "Ids are integers or strings, but float64 came; convert them first"),
+    "boolean ids": ({"ids": np.arange(6) > 2}, "Ids are integers or strings, but bool came"),
+    "objects as ids": ({"ids": [None] * 6}, "ids must form one array of numbers or text, but objects came"),
+    "duplicate ids": ({"ids": [1, 2, 3, 2, 1, 4]}, r"unique, but 2 occur more than once \(such as 1\); give each its own"
+                      .replace("each its", "each example its")),
+    "duplicate words": ({"ids": ["a", "b", "a", "c", "d", "e"]}, r"1 occur more than once \(such as a\)"),
+    "ids beyond 2^63": ({"ids": np.arange(6, dtype=np.uint64) + np.uint64(2**63)}, r"below 2\^63, but 9223372036854775813"),
+    "targets of another length": ({"targets": Y[:4]}, r"shape \(6,\) or \(6, c\), but int64 of shape \(4,\) came"),
+    "targets of three axes": ({"targets": np.zeros((6, 1, 1))}, r"but float64 of shape \(6, 1, 1\) came"),
+    "targets without entries": ({"targets": np.zeros((6, 0))}, r"but float64 of shape \(6, 0\) came"),
+    "one target for all": ({"targets": 3}, r"int64 of shape \(\) came; give one label, or one row of values"),
+    "words as targets": ({"targets": list("abcdef")}, r"Targets are numbers .* but <U1 of shape \(6,\) came"),
+    "targets with nan": (
+        {"targets": [0.5, np.nan, 1, 2, np.inf, 3], "ids": list("abcdef")},
+        r"Targets must be finite, but 2 of 6 are not \(ids b, e\)",
+    ),
+    "a negative label": (
+        {"targets": Y - 1, "ids": list("abcdef")},
+        r"labels must be 0 or more, but 2 are not \(such as -1 at id a\); relabel the data",
+    ),
+    "a label without a name": (
+        {"targets": Y, "class_names": ["x", "y"]},
+        r"labels must be 0 to 1, but 2 are not \(such as 2 at id 2\)",
+    ),
+    "class names in one word": ({"targets": Y, "class_names": "abc"}, "class names are a list of words, but the text 'abc'"),
+    "a vocabulary in one word": ({"vocabulary": "abc"}, "vocabulary are a list of words, but the text 'abc'"),
+    "a split of another length": ({"split": [True, False]}, r"one entry for each of 6 examples, but the shape \(2,\)"),
+    "a split in unknown words": ({"split": ["train", "valid"] * 3}, "says 'train' or 'held-out' .* but 'valid' came"),
+    "a split in numbers": ({"split": Y}, "says 'train' or 'held-out' .* but '0' came"),
+    "a split without training": ({"split": [False] * 6}, "at least one training example, but it has none; leave"),
+    "an unknown modality": ({"modality": "smell"}, "one of image, signal, tokens, vector, text, not 'smell'; choose"),
+    "an image without shape": ({"modality": "image"}, r"'image' needs a shape \(channels, height, width\), but \(4,\) came"),
+    "a modality that is too large": (
+        {"modality": Modality("image", (1, 3, 2))},
+        r"shape \(1, 3, 2\) shows 6 entries, but an input has 4; give the shape",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_is_one_sentence(case: str) -> None:
+    parts, sentence = BAD[case]
+    with pytest.raises(ExamplesError, match=sentence) as error:
+        Examples.from_arrays(**({"inputs": X} | parts))
+    said = str(error.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+
+
+def test_ids_splits_and_names_as_tables_and_libraries_hold_them() -> None:
+    table = pd.DataFrame({"name": list("abcdef"), "part": ["train", "held-out"] * 3})
+    for ids, split in (
+        (table["name"], table["part"]),
+        (table["name"].to_numpy(dtype=object), table["part"].to_numpy(dtype=object)),
+        (table["name"].astype("string"), table["part"].astype("string")),
+        (list("abcdef"), ["training", "test"] * 3),
+        (np.array(list("abcdef")), [True, False] * 3),
+    ):
+        made = Examples.from_arrays(X, Y, ids=ids, split=split, class_names=np.array(["x", "y", "z"]))
+        assert made.ids.tolist() == list("abcdef")
+        assert made.ids.dtype.kind == "U"
+        assert made.training is not None
+        assert made.training.tolist() == [True, False] * 3
+        assert made.fitting.tolist() == [0, 2, 4]
+        assert [made.split_name(i) for i in (0, 1)] == ["training", "held-out"]
+        assert [made.class_name(i) for i in (0, 2, 7)] == ["x", "z", "7"]
+    assert Examples.from_arrays(X, ids=np.arange(6, dtype=np.uint8)).ids.dtype == np.int64
+
+
+def test_what_counts_as_class_labels() -> None:
+    for targets in (Y, Y.astype(np.uint8), Y > 1):
+        labels = Examples.from_arrays(X, targets).labels
+        assert labels is not None
+        assert labels.dtype == np.int64
+    for values in (Y / 2, np.eye(6), Y[:, None], None):
+        assert Examples.from_arrays(X, values).labels is None
+
+
+class _Pairs(Dataset[Any]):
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class _Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([(X[0], 0)])
+
+
+class _SizedStream(_Stream):
+    def __len__(self) -> int:
+        return 1
+
+
+def test_torch_data_sets() -> None:
+    inputs, labels = torch.as_tensor(X), torch.as_tensor(Y)
+    wanted = Examples.from_arrays(X, Y)
+    assert Examples.from_dataset(TensorDataset(inputs, labels)).digest() == wanted.digest()
+    assert Examples.from_dataset(list(zip(X, Y.tolist(), strict=True))).digest() == wanted.digest()
+    alone = Examples.from_arrays(X)
+    for dataset in (TensorDataset(inputs), _Pairs(list(inputs)), X):
+        assert Examples.from_dataset(dataset).digest() == alone.digest()
+    rows = Examples.from_dataset(TensorDataset(inputs, torch.eye(6)), ids=list("abcdef"), class_names=["a"])
+    assert rows.targets is not None
+    assert rows.targets.shape == (6, 6)
+    assert (rows.ids.tolist(), rows.class_names) == (list("abcdef"), ("a",))
+    images = _Pairs([(torch.zeros(3, 5, 4), i) for i in range(2)])
+    assert Examples.from_dataset(images).modality == Modality("image", (3, 5, 4))
+
+
+BAD_SETS: dict[str, tuple[Any, str]] = {
+    "empty": (_Pairs([]), "at least one example, but it is empty"),
+    "ragged": (_Pairs([(X[0], 0), (X[0, :2], 1)]), r"All inputs need one shape, but 2 came \(\(2,\), \(4,\)\)"),
+    "ragged targets": (_Pairs([(X[0], [0, 1]), (X[0], [1])]), "All targets need one shape, but 2 came"),
+    "ragged inside": (_Pairs([([[1, 2], [3]], 0)]), "inputs must form one array, but they do not"),
+    "triples": (_Pairs([(X[0], 0, 1)]), "items of 3 parts came; wrap the data set so that it gives pairs"),
+    "mixed": (_Pairs([(X[0], 0), X[1]]), "items of 1 and 2 parts came"),
+    "nothing": (_Pairs([None, None]), "one array of numbers or text, but objects came"),
+    "dictionaries": (_Pairs([{"x": X[0]}]), "one array of numbers or text, but objects came"),
+    "learning": (_Pairs([torch.ones(2, requires_grad=True)]), "inputs must form one array, but they do not"),
+    "a stream": (_Stream(), "needs a length and items by index, but _Stream has not .*; give a map-style"),
+    "a stream with a length": (_SizedStream(), "needs a length and items by index, but _SizedStream has not"),
+    "an iterator": (iter([1]), "needs a length and items by index, but list_iterator has not"),
+    "a dictionary": ({"a": 1}, "needs a length and items by index, but dict has not"),
+    "a number": (3, "needs a length and items by index, but int has not"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETS)
+def test_data_sets_that_cannot_be_used(case: str) -> None:
+    dataset, sentence = BAD_SETS[case]
+    with pytest.raises(ExamplesError, match=sentence) as error:
+        Examples.from_dataset(dataset)
+    assert "\n" not in str(error.value)
+
+
+def test_modalities_are_inferred_from_shapes() -> None:
+    cases: list[tuple[tuple[int, ...], type, Modality]] = [
+        ((2, 7), float, Modality("vector", (7,))),
+        ((2, 7), bool, Modality("vector", (7,))),
+        ((2, 7), int, Modality("tokens", (7,))),
+        ((2, 3, 9), float, Modality("signal", (3, 9))),
+        ((2, 3, 9), int, Modality("signal", (3, 9))),
+        ((2, 5, 8, 9), float, Modality("image", (5, 8, 9))),
+        ((2, 1, 2, 3, 4), float, Modality("text", (1, 2, 3, 4))),
+    ]
+    for shape, kind, wanted in cases:
+        assert Examples.from_arrays(np.zeros(shape, dtype=kind)).modality == wanted
+
+
+def test_modalities_by_name_and_in_full() -> None:
+    cases: list[tuple[tuple[int, ...], Any, Modality]] = [
+        ((2, 8, 9), "image", Modality("image", (1, 8, 9))),
+        ((2, 3, 8, 9), "image", Modality("image", (3, 8, 9))),
+        ((2, 9), "signal", Modality("signal", (1, 9))),
+        ((2, 2, 9), "signal", Modality("signal", (2, 9))),
+        ((2, 9), "tokens", Modality("tokens", (9,))),
+        ((2, 9), "vector", Modality("vector", (9,))),
+        ((2, 9), "text", Modality("text", (9,))),
+        ((2, 9), Modality("image", (1, 3, 3), 0, 1), Modality("image", (1, 3, 3), 0, 1)),
+        ((2, 9), Modality("text", ()), Modality("text", ())),
+    ]
+    for shape, given, wanted in cases:
+        assert Examples.from_arrays(np.zeros(shape), modality=given).modality == wanted
+    for kind, shape in (("image", (3, 3)), ("signal", (9,)), ("tokens", (3, 3)), ("vector", ())):
+        with pytest.raises(ExamplesError, match=f"'{kind}' needs a shape"):
+            Modality(kind, shape)  # type: ignore[arg-type]  # the names come from a loop
+
+
+def test_duplicates_are_grouped_by_their_first() -> None:
+    inputs = np.array([[1.0, 2], [3, 4], [1, 2], [0.0, 0], [3, 4], [1, 2], [-0.0, 0]])
+    assert Examples.from_arrays(inputs).duplicate_group.tolist() == [0, 1, 0, 3, 1, 0, 6]
+    assert Examples.from_arrays(np.arange(4)[:, None]).duplicate_group.tolist() == [0, 1, 2, 3]
+
+
+def test_positions_by_id() -> None:
+    numbered = Examples.from_arrays(X, ids=[10, -2, 7, 0, 3, 1])
+    assert [numbered.position_of(i) for i in (10, -2, "7", "0")] == [0, 1, 2, 3]
+    named = Examples.from_arrays(X, ids=["a", "b", "07", "7", "é", "f"])
+    assert [named.position_of(i) for i in ("07", "7", 7, "é")] == [2, 3, 3, 4]
+    with pytest.raises(ExamplesError, match="No example has the id 'nobody'; ids run from a to f"):
+        named.position_of("nobody")
+
+
+def test_the_digest_changes_with_every_part() -> None:
+    base = Examples.from_arrays(
+        X, Y, ids=list("abcdef"), split=[True] * 5 + [False], class_names=("x", "y", "z"), vocabulary=("v",)
+    )
+    nudged = X.copy()
+    nudged[3, 2] = np.nextafter(nudged[3, 2], 99)
+    assert base.training is not None
+    others = [
+        replace(base, ids=np.array(list("abcdeg"))),
+        replace(base, ids=np.arange(6)),
+        replace(base, inputs=nudged),
+        replace(base, inputs=X.astype(np.float32)),
+        replace(base, inputs=X.reshape(6, 2, 2)),
+        replace(base, targets=Y[::-1].copy()),
+        replace(base, targets=Y.astype(float)),
+        replace(base, targets=None),
+        replace(base, training=~base.training),
+        replace(base, training=None),
+        replace(base, class_names=("x", "y", "w")),
+        replace(base, vocabulary=()),
+        replace(base, modality=Modality("image", (1, 2, 2))),
+        replace(base, modality=Modality("vector", (4,), 0, 1)),
+    ]
+    digests = [example_set.digest() for example_set in [base, *others]]
+    assert len(set(digests)) == len(digests)
+    assert replace(base, inputs=np.asfortranarray(X)).digest() == base.digest()
