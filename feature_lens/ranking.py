@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.integer]
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _BUFFER_BYTES = 256 << 20
+_COUNTED = 1 << 18
 
 
 def id_ranks(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
@@ -246,17 +247,22 @@ class RunningHistogram:
         self._low = np.nan_to_num(minimum.astype(np.float64))[..., None]
         width = np.nan_to_num(maximum.astype(np.float64))[..., None] - self._low
         self._per_unit = np.divide(bins, width, out=np.zeros_like(width), where=width > 0)
-        self._start = (np.arange(minimum.size, dtype=np.int64) * bins).reshape(*minimum.shape, 1)
         self.counts = np.zeros((*minimum.shape, bins), dtype=np.int32)
 
     def update(self, values: Floats) -> None:
         """Take the values (k, v, b) of a tile of examples."""
         bins = self.counts.shape[-1]
-        tile = _as_float32(values)
-        finite = np.isfinite(tile)
-        place = (np.where(finite, tile, self._low) - self._low) * self._per_unit
-        flat = self._start + np.clip(place.astype(np.int64), 0, bins - 1)
-        np.add.at(self.counts.reshape(-1), flat[finite], 1)
+        # Some features at a time: counting makes room for every bin of all of them.
+        step = max(1, _COUNTED // (self.counts.shape[1] * bins))
+        for first in range(0, len(self.counts), step):
+            part = slice(first, first + step)
+            tile = _as_float32(values[part])
+            finite = np.isfinite(tile)
+            place = (np.where(finite, tile, self._low[part]) - self._low[part]) * self._per_unit[part]
+            rows = np.arange(tile.shape[0] * tile.shape[1]).reshape(*tile.shape[:2], 1) * bins
+            flat = (rows + np.clip(place.astype(np.int64), 0, bins - 1))[finite]
+            counts = np.bincount(flat, minlength=tile.shape[0] * tile.shape[1] * bins)
+            self.counts[part] += counts.reshape(self.counts[part].shape).astype(np.int32)
 
 
 def _largest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:

@@ -57,8 +57,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "real ids": ({"ids": np.arange(6.0)}, "Ids are integers or strings, but float64 came; convert them first"),
     "boolean ids": ({"ids": np.arange(6) > 2}, "Ids are integers or strings, but bool came"),
     "objects as ids": ({"ids": [None] * 6}, "ids must form one array of numbers or text, but objects came"),
-    "duplicate ids": ({"ids": [1, 2, 3, 2, 1, 4]}, r"unique, but 2 occur more than once \(such as 1\); give each its own"
-                      .replace("each its", "each example its")),
+    "duplicate ids": ({"ids": [1, 2, 3, 2, 1, 4]}, r"unique, but 2 occur more than once \(such as 1\); give each example its own"),
     "duplicate words": ({"ids": ["a", "b", "a", "c", "d", "e"]}, r"1 occur more than once \(such as a\)"),
     "ids beyond 2^63": ({"ids": np.arange(6, dtype=np.uint64) + np.uint64(2**63)}, r"below 2\^63, but 9223372036854775813"),
     "targets of another length": ({"targets": Y[:4]}, r"shape \(6,\) or \(6, c\), but int64 of shape \(4,\) came"),
@@ -124,11 +123,11 @@ def test_ids_splits_and_names_as_tables_and_libraries_hold_them() -> None:
 
 
 def test_what_counts_as_class_labels() -> None:
-    for targets in (Y, Y.astype(np.uint8), Y > 1):
+    for targets in (Y, Y.astype(np.uint8), Y > 1, Y[:, None]):
         labels = Examples.from_arrays(X, targets).labels
         assert labels is not None
-        assert labels.dtype == np.int64
-    for values in (Y / 2, np.eye(6), Y[:, None], None):
+        assert (labels.dtype, labels.shape) == (np.int64, (6,))
+    for values in (Y / 2, np.eye(6), np.eye(6, dtype=int), None):
         assert Examples.from_arrays(X, values).labels is None
 
 
@@ -241,6 +240,19 @@ def test_positions_by_id() -> None:
     assert [named.position_of(i) for i in ("07", "7", 7, "é")] == [2, 3, 3, 4]
     with pytest.raises(ExamplesError, match="No example has the id 'nobody'; ids run from a to f"):
         named.position_of("nobody")
+
+
+def test_some_of_the_examples() -> None:
+    base = Examples.from_arrays(X, Y, ids=list("abcdef"), split=[True] * 5 + [False], class_names=["x", "y", "z"])
+    some = base.on(np.array([5, 0]))
+    assert some.ids.tolist() == ["f", "a"]
+    np.testing.assert_array_equal(some.inputs[:], X[[5, 0]])
+    assert some.targets is not None
+    assert some.targets.tolist() == [2, 0]
+    assert some.training is not None
+    assert some.training.tolist() == [False, True]
+    assert (some.modality, some.class_names) == (base.modality, base.class_names)
+    assert Examples.from_arrays(X).on(np.array([1])).targets is None
 
 
 def test_the_digest_changes_with_every_part() -> None:
