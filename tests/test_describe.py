@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 
@@ -14,6 +15,7 @@ from feature_lens.analysis import (
     class_profile,
     default_view,
     direction_pictures,
+    feature_histogram,
     feature_notes,
     feature_table,
     histogram,
@@ -369,3 +371,23 @@ def test_table_of_a_run_is_read_once_per_set_and_view(run: RunContents) -> None:
     first = feature_table(run, "eigen", "score")
     first.loc[:, "mean"] = 99.0
     assert (feature_table(run, "eigen", "score")["mean"] != 99.0).all()
+
+
+def test_histogram_of_a_feature_from_its_values_or_from_its_counts() -> None:
+    made = synthetic.contents()
+    eigen, weights = made.sets["eigen"], made.sets["weights"]
+    pd.testing.assert_frame_equal(feature_histogram(eigen, 1, "score"), histogram(eigen.values(1, "score")))
+    assert feature_histogram(weights, 1, "output:0") is None
+    counts = np.zeros((len(weights), 3, 4), dtype=np.int32)
+    counts[1, 0] = [1, 2, 3, 54]
+    counted = replace(weights, columns={**weights.columns, "histogram": counts})
+    found = feature_histogram(counted, 1, "output:0")
+    assert found is not None
+    assert list(found["count"]) == [1, 2, 3, 54]
+    assert found["low"].iloc[0] == pytest.approx(weights.read("minimum")[1, 0])
+    assert found["high"].iloc[-1] == pytest.approx(weights.read("maximum")[1, 0])
+    constant = {"minimum": np.ones_like(weights.read("minimum")), "maximum": np.ones_like(weights.read("maximum"))}
+    still = replace(counted, columns={**counted.columns, **constant})
+    alone = feature_histogram(still, 1, "output:0")
+    assert alone is not None
+    assert alone.to_dict("list") == {"low": [1.0], "high": [1.0], "count": [60]}
