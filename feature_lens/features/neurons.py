@@ -79,7 +79,7 @@ class NeuronActivations(DesignMatrix):
         if self.info.positions:
             how = {"max": "largest value", "mean": "mean", "absmax": "value of largest magnitude"}[self.reduce]
             words += f"; of {'x'.join(map(str, self.info.positions))} positions the {how} is taken"
-        return words + "."
+        return words + ". Activations are no part of the kernel, so no share of it is given."
 
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
         del positions

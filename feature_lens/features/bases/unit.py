@@ -63,7 +63,7 @@ class Unit(Basis):
             "Unit features: weight features summed per unit",
             "For each unit, its incoming weights times the derivatives with respect to them, summed; for linear layers "
             "and convolutions that is g (z - b), the gradient at its pre-activation times the pre-activation without "
-            f"the bias.{of_tensors(design)}",
+            f"the bias. They are no directions of the kernel, so no share of it is given.{of_tensors(design)}",
             "gradient times pre-activation (without the bias), summed over positions, for linear layers and convolutions",
             "share of the output that flows through the unit's incoming weights, to first order; both signs count",
         )
