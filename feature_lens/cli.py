@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
-import click
 import typer
 
-from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError
+from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
 
 app = typer.Typer(
     name="feature-lens",
@@ -24,6 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: feature-lens demo",
 )
+
+# Typer brings its own copy of click, or click itself, by its version: its exceptions are reached through Typer.
+_USAGE: Final[type[Exception]] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_STOPPED: Final = 130  # what Typer returns on Ctrl+C
+_STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
@@ -211,9 +215,12 @@ def _learning_rates(entries: list[str]) -> dict[str, float]:
     for entry in entries:
         pattern, _, value = entry.rpartition("=")
         try:
-            rates[pattern] = float(value)
+            rate = float(value)
         except ValueError:
-            raise SettingsError(f"A learning rate is written PATTERN=VALUE, but '{entry}' came.") from None
+            rate = None
+        if not pattern or rate is None:
+            raise SettingsError(f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so.")
+        rates[pattern] = rate
     return rates
 
 
@@ -234,7 +241,7 @@ def _port(wanted: str) -> int:
 
     if wanted == "auto":
         return free_port()
-    if not wanted.isdigit() or not 0 < int(wanted) < 65536:
+    if not (wanted.isascii() and wanted.isdigit()) or not 0 < int(wanted) < 65536:
         raise AppError(f"A port is a number from 1 to 65535 or 'auto', but '{wanted}' came; give one of these.")
     if port_in_use(int(wanted)):
         raise AppError(f"Port {wanted} is busy; stop what uses it, or choose another with --port auto.")
@@ -257,23 +264,31 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         status = app(arguments, standalone_mode=False, prog_name="feature-lens")
+        if status == _STOPPED:
+            typer.echo(_STOPPED_SENTENCE, err=True)
     except FeatureLensError as error:
         status = _failed(str(error), debug)
-    except click.ClickException as error:
-        if debug:
-            raise
-        error.show()
-        status = 2
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("Stopped; nothing was written.", err=True)
-        status = 130
+    except _USAGE as error:
+        status = _misused(error, debug)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo(_STOPPED_SENTENCE, err=True)
+        status = _STOPPED
     except BrokenPipeError:
         status = 0
     except OSError as error:
         status = _failed(str(OutputError(f"The system refused: {error}; nothing was written.")), debug)
     except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
-        status = _failed(f"{type(error).__name__}: {error} (not foreseen; --debug shows the trace).", debug)
+        status = _failed(f"{type(error).__name__}: {in_brief(error)} (not foreseen; --debug shows the trace).", debug)
     sys.exit(status or 0)
+
+
+def _misused(error: Any, debug: bool) -> int:
+    """An unknown option, a missing argument, a word where a number belongs; or no argument at all, which shows the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    of = error.ctx.command_path if getattr(error, "ctx", None) is not None else "feature-lens"
+    return _failed(f"{error.format_message().rstrip('.')}; see '{of} --help'.", debug)
 
 
 def _failed(sentence: str, debug: bool) -> int:
@@ -281,7 +296,7 @@ def _failed(sentence: str, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    typer.echo(f"Error: {sentence}", err=True)
+    typer.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
     return 2
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
 from feature_lens.networks import Network
+from feature_lens.registry import unknown_name
 from feature_lens.run_contents import RunContents
 from feature_lens.store import check_writable, write_run
 
@@ -287,6 +288,10 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
             raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
     if settings.keep > MOST_KEPT:
         raise SettingsError(f"At most {MOST_KEPT:,} examples are kept at each end, but {settings.keep} came.")
+    if settings.rank_outputs not in get_args(RankOutputs):
+        raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{settings.rank_outputs}'; choose one of them.")
+    if settings.reduce not in get_args(Reduce):
+        raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
     if not settings.sets and settings.neurons == ():
         raise SettingsError("A run needs at least one feature set, but none was asked for; give a set or neurons.")
 

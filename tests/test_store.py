@@ -358,6 +358,7 @@ def test_paths_that_cannot_be_written_are_refused_before_any_work(
         "File name too long": tmp_path / ("x" * 300),
         "exists already": tmp_path / "dangling",
         "null byte": tmp_path / "a\0b",
+        "surrogates not allowed": tmp_path / "a\udcff.h5",
     }
     for sentence, path in refused.items():
         for attempt in (check_writable, lambda path: write_run(contents(12), path)):

@@ -31,6 +31,7 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     """The path itself when a file can be put there; raises OutputError otherwise, before any work is done."""
     target = Path(path)
     try:
+        target.name.encode("utf-8")  # the run is called after it
         found = target.lstat()
     except (FileNotFoundError, NotADirectoryError):
         pass

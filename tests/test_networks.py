@@ -1,0 +1,722 @@
+"""Networks: the user's module is never changed, and what is no frozen function of one example is refused in a sentence."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import threading
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import Cnn, Decoder, OldWeightNorm, mlp, new_weight_norm
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+from feature_lens.errors import CheckpointError, ExamplesError, FeatureLensError, NetworkError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.networks import Network, load_checkpoint
+from feature_lens.networks.factories import call_factory, make_examples, make_module
+
+
+def _examples(n: int = 7, width: int = 3) -> Examples:
+    return Examples.from_arrays(np.random.default_rng(0).standard_normal((n, width)))
+
+
+def _said(error: pytest.ExceptionInfo[FeatureLensError]) -> str:
+    said = str(error.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+    return said
+
+
+def _net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+class Readout(nn.Module):
+    """A linear layer followed by any function of its outputs."""
+
+    def __init__(self, after: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.after = after
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.after(self.linear(x))
+
+
+# The user's module stays as it was
+
+
+class _Everything(nn.Module):
+    """Frozen and trainable parameters, buffers, a tie, hooks, parts in different modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Tanh())
+        self.twin = nn.Linear(3, 3)
+        self.twin.weight = self.body[0].weight
+        self.head = nn.Linear(3, 2)
+        self.head.bias.requires_grad_(False)
+        self.head.register_forward_hook(lambda *_: None)
+        self.head.register_full_backward_hook(lambda *_: None)
+        self.register_forward_pre_hook(lambda *_: None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.twin(self.body(x)))
+
+
+def _everything_about(module: nn.Module) -> dict[str, Any]:
+    """All that could be changed on a module, as plain values."""
+    found: dict[str, Any] = {"repr": str(module)}
+    for name, part in module.named_modules(remove_duplicate=False):
+        found[f"{name} mode"] = part.training
+        for kind, hooks in vars(part).items():
+            if kind.endswith("_hooks"):
+                found[f"{name} {kind}"] = {key: id(hook) for key, hook in hooks.items()}
+        found[f"{name} names"] = sorted(vars(part))
+        for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
+            if tensor is not None:
+                place = f"{name}.{key}"
+                found[place] = (id(tensor), tensor.data_ptr(), tensor.dtype, tensor.requires_grad, tensor._version)
+                found[f"{place} value"] = tensor.detach().numpy().tobytes()
+                found[f"{place} grad"] = None if tensor.grad is None else tensor.grad.numpy().tobytes()
+    return found
+
+
+def test_the_module_given_is_not_changed_in_any_way() -> None:
+    module = _Everything().eval()
+    module.body[3].train()  # a mode of its own must stay
+    module(torch.ones(4, 3)).sum().backward()
+    state = copy.deepcopy(module.state_dict())
+    before, generator = _everything_about(module), torch.get_rng_state().numpy().tobytes()
+    network = Network.from_module(module, trained=state, initial=state, learning_rates={"*bias": 0.5}, name="x")
+    network.check(_examples())
+    network.outputs(_examples())
+    network.card(2, {})
+    assert _everything_about(module) == before
+    assert torch.get_rng_state().numpy().tobytes() == generator
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+@pytest.mark.parametrize("make", [mlp, Cnn, Decoder, OldWeightNorm, new_weight_norm])
+def test_networks_of_all_kinds_give_what_their_modules_give(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = make().eval()
+    if make is Decoder:
+        inputs = np.random.default_rng(0).integers(0, 11, (5, 4))
+    else:
+        inputs = np.random.default_rng(0).standard_normal(
+            {mlp: (5, 5), Cnn: (5, 2, 9, 9)}.get(make, (5, 3))  # type: ignore[arg-type]  # functions as keys
+        )
+    examples = Examples.from_arrays(inputs)
+    network = Network.from_module(module)
+    n_outputs = network.check(examples)
+    exact = copy.deepcopy(Network.from_module(module).module)  # a deep copy in float64
+    with torch.no_grad():
+        wanted = exact(network.tensor(inputs)).numpy()
+    assert wanted.shape == (5, n_outputs)
+    np.testing.assert_allclose(network.outputs(examples, tile=2), wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_later_training_of_the_module_changes_nothing() -> None:
+    module = _net()
+    start = {key: value.clone() for key, value in module.state_dict().items()}
+    network = Network.from_module(module, initial=start)
+    before, digest = network.outputs(_examples()), network.digest
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+    for _ in range(3):
+        module(torch.ones(4, 3)).square().sum().backward()
+        optimiser.step()
+    for value in start.values():
+        value.zero_()
+    module.train()
+    np.testing.assert_array_equal(network.outputs(_examples()), before)
+    assert network.initial is not None
+    assert network.initial["0.weight"].any()
+    again = Network.from_module(network.module.requires_grad_(True), initial=network.initial)
+    assert (again.digest == digest, all(value.requires_grad for value in network.trained.values())) == (True, False)
+
+
+# What is refused
+
+
+class _Batched(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 2), norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.linear(x))
+
+
+def _diverged() -> nn.Module:
+    module = _net()
+    with torch.no_grad():
+        module[0].weight[1, 2] = torch.nan  # type: ignore[index]  # an entry of a sequence
+    return module
+
+
+def _cannot_be_copied() -> nn.Module:
+    module = _net()
+    module.lock = threading.Lock()  # type: ignore[assignment]  # not a module, which is the point
+    return module
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "no module": (lambda: 3, "made from a torch.nn.Module, but int came"),
+    "dropout": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1)), r"Dropout must be off, but '1' .* module.eval"),
+    "dropout of channels": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout1d(0.1)), "Dropout must be off, but '1'"),
+    "dropout inside": (lambda: nn.GRU(3, 4, num_layers=2, dropout=0.1), "Dropout must be off, but 'GRU' is in training"),
+    "batch norm": (lambda: _Batched(nn.BatchNorm1d(2)), "Batch statistics must not .* but 'norm' is in training mode"),
+    "no statistics": (
+        lambda: _Batched(nn.BatchNorm1d(2, track_running_stats=False)).eval(),
+        "but 'norm' keeps no running statistics; call module.eval",
+    ),
+    "all frozen": (lambda: _net().requires_grad_(False), "at least one trainable parameter, but none has requires_grad"),
+    "no parameters": (lambda: nn.Tanh(), "at least one trainable parameter"),
+    "nan": (_diverged, "trained parameters must be finite, but '0.weight' holds 1 NaN or infinite values"),
+    "no shape yet": (lambda: nn.LazyLinear(3), "Parameter 'weight' has no shape yet; run the module once"),
+    "no data": (lambda: nn.Linear(3, 2, device="meta"), "Parameter 'weight' holds no data"),
+    "complex": (lambda: nn.Linear(3, 2, dtype=torch.complex64), "'weight' holds torch.complex64, but real numbers"),
+    "no copy": (_cannot_be_copied, "it cannot be copied .*lock.*; take what cannot be copied off the module"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_modules_that_are_no_frozen_function_are_refused(case: str) -> None:
+    make, sentence = REFUSED[case]
+    with pytest.raises(NetworkError, match=sentence) as error:
+        Network.from_module(make())
+    _said(error)
+
+
+def test_training_mode_without_effect_is_accepted() -> None:
+    for harmless in (nn.Dropout(0.0), nn.BatchNorm1d(2).eval(), nn.LayerNorm(2), nn.Dropout(0.5).eval()):
+        assert Network.from_module(_Batched(harmless)).check(_examples()) == 2
+
+
+def _raising(y: torch.Tensor) -> torch.Tensor:
+    raise IndexError("the first line\nthe second line")
+
+
+FORWARDS: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "random": (lambda y: y + torch.randn_like(y), "two passes differed; remove the randomness or call module.eval"),
+    "dropout by function": (lambda y: nn.functional.dropout(y, 0.5), "two passes differed"),
+    "the batch mean": (lambda y: y - y.mean(dim=0), "depend on the batch it is in, but it differed by"),
+    "the batch maximum": (lambda y: y / y.abs().max(), "depend on the batch it is in, but it differed by"),
+    "statistics by function": (
+        lambda y: nn.functional.batch_norm(torch.cat([y, -y]), None, None, training=True)[: len(y)],
+        "depend on the batch it is in",
+    ),
+    "outputs by batch": (lambda y: torch.cat([y] * len(y), dim=1), "must not depend on the batch, but 2 came for one example and"),
+    "a tuple": (lambda y: (y, y), "must return one tensor .* but tuple came; wrap the module"),
+    "a dictionary": (lambda y: {"logits": y}, "must return one tensor .* but dict came"),
+    "three axes": (lambda y: y[:, :, None], r"must return the shape \(b, c\), but \(\d, 2, 1\) came for \d examples"),
+    "a number": (lambda y: y.sum(), r"must return the shape \(b, c\), but \(\) came"),
+    "one row only": (lambda y: y[:1], r"must return the shape \(b, c\), but \(1, 2\) came for \d"),
+    "no outputs": (lambda y: y[:, :0], r"must return the shape \(b, c\), but \(\d, 0\) came"),
+    "classes": (lambda y: y.argmax(dim=1), "must return real numbers, but int64 came"),
+    "truth values": (lambda y: y > 0, "must return real numbers, but bool came"),
+    "complex numbers": (lambda y: y + 1j, "must return real numbers, but complex128 came"),
+    "an error": (_raising, r"inputs of shape \(\d, 3\) in float64 \(IndexError: the first line\); check the shapes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORWARDS)
+def test_forwards_that_cannot_be_used_are_refused(case: str) -> None:
+    after, sentence = FORWARDS[case]
+    network = Network.from_module(Readout(after))
+    state = torch.get_rng_state()
+    with pytest.raises(NetworkError, match=sentence) as error:
+        network.check(_examples())
+    _said(error)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_dependence_on_the_batch_is_seen_even_if_most_examples_are_alike() -> None:
+    alike = np.zeros((40, 3))
+    alike[30:] = 1
+    with pytest.raises(NetworkError, match="depend on the batch"):
+        Network.from_module(Readout(lambda y: y - y.mean(dim=0))).check(Examples.from_arrays(alike))
+
+
+class _Counter(nn.Module):
+    """Changes a number of its own at every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.passes = nn.Linear(3, 2), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return self.linear(x) * self.passes
+
+
+def test_a_forward_that_remembers_is_refused() -> None:
+    with pytest.raises(NetworkError, match="two passes differed"):
+        Network.from_module(_Counter()).check(_examples())
+
+
+def test_data_that_do_not_go_with_the_network_are_refused() -> None:
+    network = Network.from_module(_net())
+    with pytest.raises(
+        NetworkError, match=r"does not take inputs of shape \(\d, 4\) in float64 .*RuntimeError"
+    ) as error:
+        network.check(_examples(width=4))
+    _said(error)
+    labelled = Examples.from_arrays(np.zeros((4, 3)), [0, 1, 2, 1], ids=list("abcd"))
+    with pytest.raises(ExamplesError, match=r"must be 0 to 1, the outputs of the network, but 2 came \(id c\)"):
+        network.check(labelled)
+    assert network.check(_examples(1)) == 2
+
+
+# Parameters, buffers, precision, learning rates
+
+
+def test_frozen_parameters_and_buffers_are_constants() -> None:
+    module = _Everything().eval()
+    network = Network.from_module(module)
+    assert list(network.trained) == [
+        "body.0.weight",
+        *("body.0.bias", "body.1.weight", "body.1.bias"),
+        *("twin.bias", "head.weight"),
+    ]
+    assert set(network.constants) == {
+        "head.bias",
+        *(f"body.1.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")),
+    }
+    other = {key: torch.zeros_like(value) for key, value in network.trained.items()}
+    with torch.no_grad():
+        found = network(other, network.tensor(np.ones((2, 3))))
+    np.testing.assert_allclose(found.numpy(), module.head.bias.detach().double().expand(2, 2).numpy())
+
+
+def test_tied_parameters_are_one_tensor_and_move_together() -> None:
+    network = Network.from_module(_Everything().eval())
+    assert "twin.weight" not in network.trained
+    assert network.parameters.total == sum(value.numel() for value in network.trained.values()) == 9 + 3 + 3 + 3 + 3 + 6
+    zeroed = {**network.trained, "body.0.weight": torch.zeros(3, 3, dtype=torch.float64)}
+    with torch.no_grad():
+        found = network(zeroed, network.tensor(np.eye(3)))
+    assert torch.equal(found[0], found[2])  # nothing passes through either of the two
+
+
+class _Averaging(nn.Module):
+    """Updates buffers in its forward, in place and by assignment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += x.detach().sum(dim=0)
+        self.count = self.count + 1
+        return self.linear(x) + self.seen.sum() * 0 + self.count
+
+
+def test_buffers_that_a_forward_updates_do_not_leak() -> None:
+    module = _Averaging()
+    network = Network.from_module(module)
+    network.check(_examples())
+    first = network.outputs(_examples(), tile=2)
+    np.testing.assert_array_equal(network.outputs(_examples(), tile=2), first)
+    for buffers in (network.constants, dict(network.module.named_buffers()), dict(module.named_buffers())):
+        assert not buffers["seen"].any()
+        assert not buffers["count"].any()
+
+
+def test_precision() -> None:
+    for precision, dtype in (("float64", torch.float64), ("float32", torch.float32)):
+        network = Network.from_module(_net().half(), precision=precision)  # type: ignore[arg-type]  # from a loop
+        assert network.dtype == dtype
+        assert {value.dtype for value in network.trained.values()} == {dtype}
+        assert network.tensor(np.ones((1, 3), dtype=np.float16)).dtype == dtype
+        assert network.tensor(np.ones((1, 3), dtype=bool)).dtype == dtype
+        assert network.tensor(np.ones((1, 3), dtype=np.uint8)).dtype == torch.long
+        assert network.outputs(_examples()).dtype == np.float64
+    with pytest.raises(SettingsError, match="precision is float64 or float32, not 'float16'") as error:
+        Network.from_module(_net(), precision="float16")  # type: ignore[arg-type]  # what is being tested
+    _said(error)
+
+
+def test_learning_rates_by_the_first_pattern_that_matches() -> None:
+    rates = {"0.*": 0.5, "*bias": 2}
+    network = Network.from_module(_net(), learning_rates=rates)
+    assert network.parameters.names == ("0.weight", "0.bias", "2.weight", "2.bias")
+    assert network.parameters.learning_rates == (0.5, 0.5, 1.0, 2.0)
+    assert Network.from_module(_net()).learning_rates == (1.0, 1.0, 1.0, 1.0)
+    for wrong, sentence in (
+        ({"*": 0.0}, r"must be positive, but 0.0 came for '\*'"),
+        ({"*": -1}, "must be positive, but -1 came"),
+        ({"*": float("nan")}, "must be positive, but nan came"),
+        ({"*": float("inf")}, "must be positive, but inf came"),
+        ({"*": "fast"}, "must be positive, but fast came"),
+        ({"1.*": 1.0}, r"The pattern '1.\*' names no parameter; there is 0.weight, 0.bias"),
+    ):
+        with pytest.raises(SettingsError, match=sentence) as error:
+            Network.from_module(_net(), learning_rates=wrong)  # type: ignore[arg-type]  # what is being tested
+        _said(error)
+
+
+def test_where_features_are_taken() -> None:
+    network = Network.from_module(_net())
+    assert network.at("effective") is network.trained
+    with pytest.raises(NetworkError, match="parameters before training, but none were given"):
+        network.at("initial")
+    with pytest.raises(SettingsError, match="not at 'sharp'"):
+        network.at("sharp")  # type: ignore[arg-type]  # what is being tested
+
+
+def test_digests_tell_networks_apart() -> None:
+    base = _net()
+    moved = copy.deepcopy(base)
+    with torch.no_grad():
+        moved[2].bias[0] += 1e-7  # type: ignore[index]  # an entry of a sequence
+    half_frozen = copy.deepcopy(base)
+    half_frozen[0].requires_grad_(False)
+    other_step = nn.Sequential(base[0], nn.ReLU(), base[2])
+    made = [
+        Network.from_module(base),
+        Network.from_module(moved),
+        Network.from_module(half_frozen),
+        Network.from_module(other_step),
+        Network.from_module(base, precision="float32"),
+        Network.from_module(base, initial=base.state_dict()),
+        Network.from_module(base, initial=moved.state_dict()),
+    ]
+    assert len({network.digest for network in made}) == len(made)
+    assert Network.from_module(copy.deepcopy(base), name="another").digest == made[0].digest
+    assert Network.from_module(_Averaging()).digest != Network.from_module(_Averaging()).digest
+
+
+# States
+
+
+def test_states_are_taken_over() -> None:
+    module, other = _net(), _net()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    network = Network.from_module(module, trained=other.state_dict(), initial=module.state_dict())
+    assert network.initial is not None
+    for key, value in other.state_dict().items():
+        assert torch.equal(network.trained[key], value.double())
+        assert torch.equal(network.initial[key], module.state_dict()[key].double())
+
+
+BAD_STATES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
+    "missing": (
+        lambda s: {k: v for k, v in s.items() if k != "2.bias"},
+        r"'2.bias' is missing \(1 missing, 0 unknown\)",
+    ),
+    "unknown": (
+        lambda s: s | {"4.bias": torch.ones(2)},
+        "'4.bias' is not a part of the network .*0 missing, 1 unknown",
+    ),
+    "of another net": (
+        lambda s: {f"x.{k}": v for k, v in s.items()},
+        "'0.weight' is missing and 'x.0.weight' is not a",
+    ),
+    "empty": (lambda s: {}, "4 missing, 0 unknown"),
+    "of another width": (
+        lambda s: s | {"0.weight": torch.ones(5, 3)},
+        r"must have the shape \(4, 3\), but \(5, 3\) came",
+    ),
+    "of one axis": (lambda s: s | {"0.weight": torch.ones(12)}, r"must have the shape \(4, 3\), but \(12,\) came"),
+    "no tensors": (lambda s: s | {"0.bias": s["0.bias"].numpy()}, "hold tensors by name, but '0.bias' holds ndarray"),
+    "nothing": (lambda s: s | {"0.bias": None}, "hold tensors by name, but '0.bias' holds NoneType"),
+    "a list": (lambda s: list(s.values()), "a state dict or the path of a checkpoint, but list came"),
+    "a module": (lambda s: _net(), "a state dict or the path of a checkpoint, but Sequential came"),
+}
+
+
+@pytest.mark.parametrize("which", ["trained", "initial"])
+@pytest.mark.parametrize("case", BAD_STATES)
+def test_states_that_do_not_fit_are_refused(case: str, which: str) -> None:
+    change, sentence = BAD_STATES[case]
+    with pytest.raises(CheckpointError, match=sentence) as error:
+        Network.from_module(_net(), **{which: change(dict(_net().state_dict()))})
+    assert which in _said(error)
+
+
+@pytest.mark.parametrize("which", ["trained", "initial"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_states_that_are_not_finite_are_refused(which: str, value: float) -> None:
+    state = {key: tensor.clone() for key, tensor in _net().state_dict().items()}
+    state["2.weight"][0, :2] = value
+    with pytest.raises(
+        NetworkError, match=f"The {which} parameters must be finite, but '2.weight' holds 2 NaN"
+    ) as error:
+        Network.from_module(_net(), **{which: state})
+    _said(error)
+
+
+def test_an_initial_state_may_leave_out_what_is_not_trained() -> None:
+    module = _Everything().eval()
+    theta = {key: value for key, value in module.named_parameters() if value.requires_grad}
+    initial = Network.from_module(module, initial=theta).initial
+    assert initial is not None
+    assert list(initial) == list(theta)
+    whole = Network.from_module(module, initial=module.state_dict()).initial
+    assert whole is not None
+    assert list(whole) == list(theta)
+
+
+# Checkpoint files
+
+
+class _Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x))
+
+
+class _Wrapped(nn.Module):
+    """Its one part is called 'module', as in data-parallel training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = _net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(x)
+
+
+def _states_agree(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_checkpoints_of_each_kind_are_read(suffix: str, tmp_path: Path) -> None:
+    state, path = _net().state_dict(), tmp_path / f"net{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    assert _states_agree(load_checkpoint(path), state)
+    assert _states_agree(load_checkpoint(str(path)), state)
+    network = Network.from_module(_net(), trained=path, initial=str(path))
+    assert _states_agree(network.trained, {key: value.double() for key, value in state.items()})
+
+
+@pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model"])
+def test_wrapped_states_and_data_parallel_names(wrap: str, tmp_path: Path) -> None:
+    state, path = _net().state_dict(), tmp_path / "net.pt"
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    for saved in ({wrap: state, "epoch": 3, "optimiser": {"lr": 0.1}}, {wrap: parallel}, parallel):
+        torch.save(saved, path)
+        assert _states_agree(load_checkpoint(path), state)
+    old = tmp_path / "old.pt"
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    assert _states_agree(load_checkpoint(old), state)
+
+
+def test_names_that_a_file_leaves_out_or_renames_are_put_right(tmp_path: Path) -> None:
+    tied = _Tied()
+    save_model(tied, tmp_path / "tied.safetensors")
+    network = Network.from_module(_Tied(), trained=tmp_path / "tied.safetensors", initial=tmp_path / "tied.safetensors")
+    assert torch.equal(network.trained["a.weight"], tied.a.weight.detach().double())
+    wrapped = _Wrapped()
+    torch.save(wrapped.state_dict(), tmp_path / "wrapped.pt")
+    network = Network.from_module(_Wrapped(), trained=tmp_path / "wrapped.pt")
+    assert torch.equal(network.trained["module.2.bias"], wrapped.module[2].bias.detach().double())
+
+
+class _Trap:
+    """Runs code when it is loaded as a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("how", ["torch", "torch, old", "protocol 2", "protocol 4"])
+def test_a_pickle_that_would_run_code_is_refused_before_it_does(how: str, tmp_path: Path) -> None:
+    path, sprung = tmp_path / "net.pt", tmp_path / "sprung"
+    trap = {"weight": _Trap(sprung)}
+    if how.startswith("torch"):
+        torch.save(trap, path, _use_new_zipfile_serialization=how == "torch")
+    else:
+        path.write_bytes(pickle.dumps(trap, protocol=int(how[-1])))
+    with pytest.raises(CheckpointError, match="holds more than tensors and would run code when loaded") as error:
+        load_checkpoint(path)
+    _said(error)
+    assert not sprung.exists()
+    pickle.loads(pickle.dumps(trap))
+    assert sprung.is_dir()  # the trap works, so it was really not sprung
+
+
+def _bad_files(folder: Path) -> dict[str, str]:
+    """Files that are no checkpoints, with a part of the sentence on each."""
+    state = _net().state_dict()
+    torch.save(state, folder / "whole.pt")
+    save_file(state, folder / "whole.safetensors")
+    whole, tensors = (folder / "whole.pt").read_bytes(), (folder / "whole.safetensors").read_bytes()
+    for share in (0.01, 0.3, 0.6, 0.95):
+        (folder / f"truncated {share}.pt").write_bytes(whole[: int(len(whole) * share)])
+        (folder / f"truncated {share}.safetensors").write_bytes(tensors[: int(len(tensors) * share)])
+    for kind in ("pt", "pth", "safetensors"):
+        (folder / f"empty.{kind}").touch()
+        (folder / f"text.{kind}").write_text("hello, this is not a checkpoint\n")
+        (folder / f"code.{kind}").write_text("import torch\n")
+        (folder / f"bytes.{kind}").write_bytes(bytes(range(256)) * 8)
+    with zipfile.ZipFile(folder / "archive.pt", "w") as archive:
+        archive.writestr("notes.txt", "nothing here")
+    torch.jit.script(_net()).save(folder / "program.pt")
+    torch.save(_net(), folder / "module.pt")
+    torch.save({"epoch": 3, "weight": torch.ones(2)}, folder / "mixed.pt")
+    for name, content in (("list", [torch.ones(2)]), ("tensor", torch.ones(2)), ("nothing", {}), ("number", 3)):
+        torch.save(content, folder / f"{name}.pt")
+    save_file({}, folder / "nothing.safetensors")
+    (folder / "net.ckpt").write_bytes(whole)
+    (folder / "folder.pt").mkdir()
+    unnamed = "not a checkpoint|not a safetensors file"
+    return {
+        path.name: unnamed for path in folder.iterdir() if path.stem.split()[0] not in ("whole", "net", "folder")
+    } | {
+        "program.pt": "is a TorchScript program, not a checkpoint",
+        "module.pt": "holds more than tensors",
+        "mixed.pt": "must hold tensors by name, but it holds dict",
+        "list.pt": "must hold tensors by name, but it holds list",
+        "tensor.pt": "must hold tensors by name, but it holds Tensor",
+        "nothing.pt": "must hold tensors by name, but it holds dict",
+        "number.pt": "must hold tensors by name, but it holds int",
+        "nothing.safetensors": "must hold tensors by name",
+        "net.ckpt": "ends in .pt, .pth or .safetensors, but 'net.ckpt' came",
+        "folder.pt": "There is no checkpoint",
+        "missing.pt": "There is no checkpoint",
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    cases = _bad_files(tmp_path)
+    assert len(cases) > 30
+    for name, sentence in cases.items():
+        with pytest.raises(CheckpointError, match=sentence) as error:
+            load_checkpoint(tmp_path / name)
+        assert name in _said(error)
+
+
+def test_damaged_bytes_never_raise_anything_else(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    rng = np.random.default_rng(0)
+    torch.save(_net().state_dict(), path)
+    whole = path.read_bytes()
+    refused = 0
+    for round_ in range(300):
+        damaged = bytearray(whole if round_ % 2 else b"\x80\x02" + rng.bytes(40))
+        for at in rng.integers(0, len(damaged), 4):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        with suppress(CheckpointError):
+            load_checkpoint(path)
+            continue
+        refused += 1
+    assert refused > 150
+
+
+# Factories
+
+
+SOURCE = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+import torch
+from neighbour import WIDTH
+from feature_lens.errors import ExamplesError
+from feature_lens.examples import Examples
+
+@dataclass
+class Settings:
+    width: int = WIDTH
+
+def net(): return torch.nn.Linear(Settings().width, 2)
+def pair(): return np.zeros((4, 3)), [0, 1, 0, 1]
+def triple(): return 1, 2, 3
+def array(): return np.zeros((4, 3))
+def tensor(): return torch.zeros(4, 3)
+def examples(): return Examples.from_arrays(np.zeros((4, 3)))
+def dataset(): return torch.utils.data.TensorDataset(torch.zeros(4, 3), torch.zeros(4))
+def raising(): raise RuntimeError("first line\\nsecond line")
+def leaving(): sys.exit(3)
+def own(): raise ExamplesError("A sentence.")
+def needy(x): return x
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a file of factories and a module beside it."""
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    (tmp_path / "some_factories.py").write_text(SOURCE)
+    (tmp_path / "neighbour.py").write_text("WIDTH = 3\n")
+    (tmp_path / "broken.py").write_text("def net(:\n")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit('bye')\n")
+    return tmp_path
+
+
+def test_factories_in_files_and_in_modules(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"{code}/some_factories.py"
+    assert make_module(f"{file}:net")(torch.zeros(1, 3)).shape == (1, 2)
+    for name in ("pair", "array", "tensor", "examples", "dataset"):
+        examples = make_examples(f"{file}:{name}")
+        assert (len(examples), examples.modality.shape) == (4, (3,))
+        assert (examples.targets is not None) == (name in ("pair", "dataset"))
+    monkeypatch.chdir(code)
+    assert isinstance(make_module("some_factories:net"), nn.Linear)
+    assert isinstance(make_module("some_factories.py:net"), nn.Linear)
+    assert call_factory("collections:OrderedDict") == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("some_factories.py", "named 'pkg.mod:make' or 'file.py:make', but 'some_factories.py' came"),
+        (":net", "named 'pkg.mod:make'"),
+        ("some_factories.py:", "named 'pkg.mod:make'"),
+        ("some_factories.py:a b", "named 'pkg.mod:make'"),
+        ("missing.py:net", "There is no file 'missing.py'"),
+        ("no_such_package.module:net", r"could not be imported \(ModuleNotFoundError: No module named"),
+        ("broken.py:net", r"could not be imported \(SyntaxError"),
+        ("leaving.py:net", r"could not be imported \(SystemExit: bye\)"),
+        ("some_factories.py:missing", "has no function 'missing'; define it, without arguments"),
+        ("some_factories.py:NUMBER", "has no function 'NUMBER'"),
+        ("some_factories.py:raising", "raised RuntimeError: first line; mend it"),
+        ("some_factories.py:leaving", "raised SystemExit: 3; mend it"),
+        ("some_factories.py:needy", "raised TypeError: needy"),
+    ],
+)
+def test_factories_that_cannot_be_called(spec: str, sentence: str, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(code)
+    with pytest.raises(SettingsError, match=sentence) as error:
+        call_factory(spec)
+    _said(error)
+
+
+def test_factories_that_make_something_else(code: Path) -> None:
+    file = f"{code}/some_factories.py"
+    with pytest.raises(NetworkError, match=r"must return a torch\.nn\.Module, but ndarray came"):
+        make_module(f"{file}:array")
+    with pytest.raises(ExamplesError, match=r"must return \(inputs, targets\), but 3 parts came"):
+        make_examples(f"{file}:triple")
+    with pytest.raises(ExamplesError, match="needs a length and items by index, but Linear has not"):
+        make_examples(f"{file}:net")
+    with pytest.raises(ExamplesError, match=r"^A sentence\.$"):
+        make_examples(f"{file}:own")
