@@ -69,7 +69,7 @@ class SetSettings:
 
 
 def _as_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
 
 
 DEFAULT_SETS = (
@@ -82,10 +82,14 @@ DEFAULT_SETS = (
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What a run holds. keep: examples kept at each end of a ranking (m). neurons: hidden layers shown as ordinary
-    neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a unit's many positions stands for it. rank_outputs: 'auto' or 'all', for weight features. tile: examples per tile, chosen from
-    the sizes without; it shapes rounding. batch_size: examples taken together; workers: sets computed at
-    a time; neither changes a value."""
+    """What a run holds.
+
+    sets: feature sets of effective features; of the default ones those that do not apply are left out with a remark.
+    neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
+    unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
+    'all', for weight features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    batch_size: examples taken together; workers: sets computed at a time; neither changes a value.
+    """
 
     sets: tuple[SetSettings, ...] = DEFAULT_SETS
     neurons: tuple[str, ...] | None = None
@@ -211,7 +215,7 @@ def _neuron_jobs(network: Network, examples: Examples, settings: ExtractSettings
         remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
     for layer in settings.neurons or [layer.name for layer in known if layer.usable]:
         design = NeuronActivations(network, examples, layer, reduce=settings.reduce, tile=settings.tile)
-        yield _Job(f"neurons_{re.sub(r'[^A-Za-z0-9_-]', '_', layer)}", design, Canonical())
+        yield _Job(f"neurons_{_as_name(layer)}", design, Canonical())
 
 
 def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
