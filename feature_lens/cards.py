@@ -71,5 +71,5 @@ class NetworkCard:
     parameters: ParameterTable
     digest: str
     metrics: Mapping[str, float]
-    trained: Column
-    initial: Column | None = None
+    trained: Column = field(repr=False)
+    initial: Column | None = field(default=None, repr=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
 
@@ -89,11 +89,11 @@ class Examples:
     real values; training (n,) bool, or None where there is no split. Made by `from_arrays` or `from_dataset`.
     """
 
-    ids: Array
-    inputs: Column
+    ids: Array = field(repr=False)
+    inputs: Column = field(repr=False)
     modality: Modality
-    targets: Array | None = None
-    training: npt.NDArray[np.bool_] | None = None
+    targets: Array | None = field(default=None, repr=False)
+    training: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
 

@@ -52,7 +52,7 @@ class FeatureSet:
     name: str
     views: tuple[str, ...]
     card: Card
-    columns: Mapping[str, Column]
+    columns: Mapping[str, Column] = field(repr=False)
     parameters: ParameterTable | None = None
 
     def __len__(self) -> int:

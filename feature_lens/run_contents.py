@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from feature_lens.cards import NetworkCard, Provenance
 from feature_lens.examples import Column, Examples
@@ -18,7 +18,7 @@ class RunContents:
     name: str
     network: NetworkCard
     examples: Examples
-    outputs: Column
+    outputs: Column = field(repr=False)
     sets: Mapping[str, FeatureSet]
     provenance: Provenance
 

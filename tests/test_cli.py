@@ -199,19 +199,19 @@ def test_extract_with_several_sets_and_settings(invoke: Invoke, here: Path) -> N
     with open_run("run.h5") as run:
         assert run.name == "toy"
         assert list(run.sets) == [
-            "eigen_centred_0_weight_2",
-            "eigen_output_1_initial_centred_0_weight_2",
-            "unit_sum_0_weight_2",
-            "weights_margin_0_weight_2",
+            "eigen_centred_0.weight_2",
+            "eigen_output_1_initial_centred_0.weight_2",
+            "unit_sum_0.weight_2",
+            "weights_margin_0.weight_2",
         ]
         assert run.network.parameters.learning_rates == (1.0, 0.25, 1.0, 0.25)
         settings = run.provenance.settings
         assert (settings["keep"], settings["tile"]) == (4, 8)
         assert "batch_size" not in settings
-        eigen = run.sets["eigen_centred_0_weight_2"]
+        eigen = run.sets["eigen_centred_0.weight_2"]
         assert len(eigen) == 3
         assert eigen.read("highest/position").shape[2] == 4
-        assert len(run.sets["weights_margin_0_weight_2"]) == 6 * 4 + 4 * 3 + 3
+        assert len(run.sets["weights_margin_0.weight_2"]) == 6 * 4 + 4 * 3 + 3
         wanted = torch.load("trained.pt", weights_only=True)["2.bias"].numpy()
         np.testing.assert_array_equal(np.asarray(run.network.trained)[-3:], wanted)
         assert run.network.initial is not None
