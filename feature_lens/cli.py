@@ -137,7 +137,9 @@ def extract(
         learning_rates=_learning_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # as above
     )
-    extract_run(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite)
+    untold = "No trained checkpoint was given: the parameters are those that the factory returned."
+    remarks = (untold,) if trained is None else ()
+    extract_run(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite, remarks=remarks)
     _tell(out)
 
 

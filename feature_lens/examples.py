@@ -126,6 +126,9 @@ class Examples:
             )
         n = array.shape[0]
         names = _words(class_names, "class names")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ExamplesError(f"Class names must differ, but '{twice}' came more than once; give each class its own.")
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
             bad = ~_finite_rows(array)

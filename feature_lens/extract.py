@@ -115,14 +115,15 @@ def extract_run(
     name: str = "",
     overwrite: bool = False,
     progress: bool = True,
+    remarks: tuple[str, ...] = (),
 ) -> Path:
     """Compute a run and write it to `out`; returns the path.
 
-    The path is tried before anything is computed. Raises OutputError, NetworkError, ExamplesError or SettingsError,
+    `remarks` of one's own are kept in the run. The path is tried before anything is computed. Raises OutputError, NetworkError, ExamplesError or SettingsError,
     each with one sentence; what was at `out` before stays on any failure.
     """
     target = check_writable(out, overwrite)
-    contents = compute_run(network, examples, settings, name=name or target.stem, progress=progress)
+    contents = compute_run(network, examples, settings, name=name or target.stem, progress=progress, remarks=remarks)
     return write_run(contents, target, overwrite)
 
 
@@ -133,6 +134,7 @@ def compute_run(
     *,
     name: str = "run",
     progress: bool = True,
+    remarks: tuple[str, ...] = (),
 ) -> RunContents:
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
@@ -140,7 +142,7 @@ def compute_run(
     jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
-    remarks = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
+    of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
         network=network.card(n_outputs, _metrics(examples, outputs)),
@@ -151,7 +153,7 @@ def compute_run(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings),
-            remarks=(*dict.fromkeys(remarks), *left_out, *_remarks(network, examples)),
+            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *_remarks(network, examples)),
         ),
     )
 

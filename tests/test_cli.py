@@ -223,6 +223,8 @@ def test_extract_by_default_makes_the_four_sets_and_all_neurons(run_file: Path) 
         assert list(run.sets)[:4] == ["eigen", "eigen_trace", "unit", "weights"]
         assert [name for name in run.sets if name.startswith("neurons")] == ["neurons_0", "neurons_1"]
         assert run.name == "run"
+        untold = "No trained checkpoint was given: the parameters are those that the factory returned."
+        assert untold in run.provenance.remarks
 
 
 def test_one_class_is_not_an_error_but_said(invoke: Invoke) -> None:

@@ -168,3 +168,15 @@ def test_the_verdict_says_whether_matches_beat_the_null() -> None:
     assert verdict(nothing) == "No feature varies enough to be matched."
     unbeaten = best_matches(made, "unit", "neurons", "output:0", "activation").assign(null_spearman=1.0)
     assert verdict(unbeaten).startswith("The matches do not beat the null")
+
+
+def test_examples_that_only_their_ids_put_at_an_end_are_no_agreement() -> None:
+    made = synthetic.contents(60)
+    values = np.zeros((3, 1, 60))
+    values[0, 0, 50:], values[1, 0, 55:], values[2, 0] = 1, 1, np.arange(60)
+    rectified = synthetic._set("rectified", values, ("activation",), made.examples, keep_values=False)  # type: ignore[arg-type]  # see _set
+    run = replace(made, sets={"rectified": rectified})
+    found = similar_features(run, "rectified", 0, "activation")
+    # Ten ones and five ones, and zeros by their ids: nothing is known to be shared but the ones.
+    assert set(found["feature"]) <= {1, 2}
+    assert (found["jaccard"] < 1).all()

@@ -333,7 +333,10 @@ def test_ties_beyond_what_was_kept_go_to_the_smaller_id() -> None:
 
 
 def test_notes_say_what_to_beware_of(run: RunContents) -> None:
-    assert feature_notes(run, "neurons", 0, "activation") == []
+    # A rectified unit is zero on more examples than are kept: which zeros are shown says nothing.
+    (tied,) = feature_notes(run, "neurons", 0, "activation")
+    assert tied.startswith("All 16 lowest examples kept have the same value, 0")
+    assert feature_notes(run, "unit", 0, "output:0") == []
     assert any("1 to 2" in note and "subspace" in note for note in feature_notes(run, "eigen", 1, "score"))
     last = " ".join(feature_notes(run, "eigen", 5, "score"))
     assert "cosine of 0.20" in last
@@ -391,3 +394,15 @@ def test_histogram_of_a_feature_from_its_values_or_from_its_counts() -> None:
     alone = feature_histogram(still, 1, "output:0")
     assert alone is not None
     assert alone.to_dict("list") == {"low": [1.0], "high": [1.0], "count": [60]}
+
+
+def test_quantile_groups_are_fewer_than_asked_for_with_few_examples() -> None:
+    made = synthetic.contents(60)
+    few = made.examples.on(np.arange(3))
+    eigen = made.sets["eigen"]
+    values = eigen.read("values")[:, :, :3]
+    three = replace(made, examples=few, sets={"eigen": replace(eigen, columns={**eigen.columns, "values": values})})
+    rows = quantile_rows(three, "eigen", 0, "score", groups=5)
+    assert rows[0].name.startswith("highest 33")
+    assert rows[-1].name.startswith("lowest 33")
+    assert len(rows) == 3

@@ -43,6 +43,20 @@ def test_headline_gives_neurons_their_due(run: RunContents) -> None:
     assert "1.000" in headline(won)
 
 
+def test_headline_names_no_winner_among_equals(run: RunContents) -> None:
+    labels = run.examples.labels
+    assert labels is not None
+    perfect = np.eye(3)[labels]
+    neurons = synthetic._set("neurons", perfect.T[:, None], ("activation",), run.examples)
+    words = headline(replace(run, sets={"neurons": neurons}, outputs=perfect))
+    assert words.startswith("No kind of feature singles out the classes better than another: ")
+    assert "neurons" in words.lower()
+    assert "logits (3) all reach a mean AUROC of 1.000" in words
+    some = headline(replace(run, sets={"neurons": neurons, "eigen": run.sets["eigen"]}, outputs=perfect))
+    assert "single out the classes equally well, and best" in some
+    assert "; after them come random directions (6) at" in some
+
+
 def test_features_are_chosen_on_training_examples_only(run: RunContents) -> None:
     """Features that fit one split perfectly and are noise on the other must not win by their number."""
     labels, training = run.examples.labels, run.examples.training

@@ -281,3 +281,8 @@ def test_the_digest_changes_with_every_part() -> None:
     digests = [example_set.digest() for example_set in [base, *others]]
     assert len(set(digests)) == len(digests)
     assert replace(base, inputs=np.asfortranarray(X)).digest() == base.digest()
+
+
+def test_class_names_must_differ() -> None:
+    with pytest.raises(ExamplesError, match="'cat' came more than once"):
+        Examples.from_arrays(X, Y, class_names=["cat", "bee", "cat"])

@@ -12,7 +12,7 @@ from feature_lens.analysis.headline import class_figures, format_auroc, headline
 from feature_lens.analysis.orders import default_view
 from feature_lens.analysis.render import ACCENT, format_value
 from feature_lens.analysis.run import Run
-from feature_lens.feature_set import FeatureSet
+from feature_lens.feature_set import Card, FeatureSet
 from feature_lens_app.charts import show_chart
 from feature_lens_app.run_access import BY_KEY, Opened
 from feature_lens_app.views import figures, head, link, quiet, table
@@ -88,7 +88,7 @@ def show_set(feature_set: FeatureSet, run_key: str) -> None:
             pairs = [("features", f"{len(feature_set):,}")]
             if card.kernel_share is not None:
                 pairs.append(("share of the kernel", percent(card.kernel_share)))
-            pairs.append(("fitted on", f"{card.n_fitted:,} {card.fitted_on}" if card.n_fitted else card.fitted_on))
+            pairs.append(("fitted on", _fitted(card)))
             pairs.append(("views", count_of(len(feature_set.views), "view")))
             if not feature_set.stores_values:
                 pairs.append(("kept", "both ends, moments, class means"))
@@ -131,6 +131,14 @@ def _show_spectrum(feature_set: FeatureSet) -> None:
         )
     )
     show_chart(chart, 260, f"Eigenvalues of {feature_set.name} on a logarithmic scale")
+
+
+def _fitted(card: Card) -> str:
+    """On how many examples, and which: '1,257 training examples', 'all 150 examples (in sample)'."""
+    if not card.n_fitted:
+        return card.fitted_on
+    every = card.fitted_on.removeprefix("all ")
+    return f"{'all ' if every != card.fitted_on else ''}{card.n_fitted:,} {every}"
 
 
 def show_figures(opened: Opened) -> None:

@@ -34,7 +34,7 @@ def histogram_chart(table: pd.DataFrame, title: str) -> Any:
         alt.Chart(table)
         .mark_bar(color=ACCENT, binSpacing=1)
         .encode(
-            x=alt.X("low:Q", bin="binned", title=title, axis=alt.Axis(format="~g", tickCount=7)),
+            x=alt.X("low:Q", bin="binned", title=title, axis=alt.Axis(format=".6~g", tickCount=7)),
             x2="high:Q",
             y=alt.Y("count:Q", title="examples"),
             tooltip=[
@@ -57,7 +57,7 @@ def bars_by_class(table: pd.DataFrame, name: str, value: str, scale: alt.Scale, 
         alt.Chart(table)
         .mark_bar(height={"band": 0.72})
         .encode(
-            x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(format="~g", tickCount=6)),
+            x=alt.X(f"{value}:Q", title=title, axis=alt.Axis(format=".6~g", tickCount=6)),
             y=alt.Y(f"{name}:N", title=None, sort=None, axis=alt.Axis(labelLimit=140, labelOverlap=False)),
             color=alt.Color(f"{name}:N", scale=scale, legend=None),
             tooltip=[f"{name}:N", alt.Tooltip(f"{value}:Q", format="+.3g")],

@@ -104,8 +104,8 @@ def show_scatter(opened: Opened, a: Side, b: Side) -> None:
         alt.Chart(data)
         .mark_circle(size=26, opacity=0.65)
         .encode(
-            x=alt.X("a:Q", title=a.axis(run), scale=TIGHT, axis=alt.Axis(format="~g", tickCount=8)),
-            y=alt.Y("b:Q", title=b.axis(run), scale=TIGHT, axis=alt.Axis(format="~g", tickCount=6)),
+            x=alt.X("a:Q", title=a.axis(run), scale=TIGHT, axis=alt.Axis(format=".6~g", tickCount=8)),
+            y=alt.Y("b:Q", title=b.axis(run), scale=TIGHT, axis=alt.Axis(format=".6~g", tickCount=6)),
             color=colour,
             tooltip=[*tooltip, alt.Tooltip("a:Q", format="+.3g"), alt.Tooltip("b:Q", format="+.3g")],
         )

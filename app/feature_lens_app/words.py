@@ -37,7 +37,9 @@ def figure(value: float, signed: bool = False) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage of three significant digits at most."""
+    """A share as a percentage of three significant digits at most; only a whole reads as 100 %."""
+    if 0.9995 <= share < 1 - 1e-9:
+        return "above 99.9 %"
     return f"{figure(100 * share)} %"
 
 

@@ -27,7 +27,7 @@ def run_card(run: RunContents) -> str:
     ]
     for name, feature_set in run.sets.items():
         card = feature_set.card
-        share = "" if card.kernel_share is None else f", {card.kernel_share:.1%} of the kernel"
+        share = "" if card.kernel_share is None else f", {_share(card.kernel_share)} of the kernel"
         kept = "all values" if feature_set.stores_values else "extremes and moments"
         lines.append(f"set       {name}: {len(feature_set):,} features, {len(feature_set.views)} views, {kept}{share}")
         lines += _indented(card.title)
@@ -37,6 +37,11 @@ def run_card(run: RunContents) -> str:
         first, *rest = textwrap.wrap(remark, _WIDTH - 10)
         lines += ["", f"remark    {first}", *(f"          {line}" for line in rest)]
     return "\n".join(lines) + "\n"
+
+
+def _share(share: float) -> str:
+    """Only the whole kernel reads as 100 %; rounding left a share of it just beside 1."""
+    return "above 99.9%" if 0.9995 <= share < 1 - 1e-9 else f"{share:.1%}"
 
 
 def _indented(text: str) -> list[str]:

@@ -174,8 +174,15 @@ def _range_words(members: list[int]) -> str:
 def _extreme_notes(run: RunContents, feature_set: FeatureSet, feature: int, view: str) -> list[str]:
     notes = []
     groups = run.examples.duplicate_group
+    at = feature, feature_set.view_index(view)
+    varies = bool(feature_set.columns["minimum"][at] != feature_set.columns["maximum"][at])
     for end in ("highest", "lowest"):
-        positions, _ = feature_set.extremes(feature, view, end)
+        positions, values = feature_set.extremes(feature, view, end)
+        if len(values) > 1 and values[0] == values[-1] and varies:
+            notes.append(
+                f"All {len(values)} {end} examples kept have the same value, {values[0]:.3g}: which ones they are "
+                "follows from their ids alone."
+            )
         repeated = len(positions) - len(np.unique(groups[positions]))
         if repeated:
             s = "s repeat" if repeated > 1 else " repeats"

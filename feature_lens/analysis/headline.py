@@ -21,6 +21,8 @@ from feature_lens.run_contents import RunContents
 
 LOGITS = "the network's own logits"
 RANDOM = "random directions"
+# Kinds this close are called level: far below what another held-out third of the examples would change.
+_LEVEL = 5e-4
 _COLUMNS = ["kind", "set", "features", "views", "chosen_auroc", "median_selectivity", "measured_on"]
 
 
@@ -138,12 +140,24 @@ def headline(run: RunContents) -> str:
     where = str(table["measured_on"].iloc[0])
     chosen = "chosen on the training examples" if where.startswith("held-out") else "chosen on the same examples"
     table = table.assign(family=[_family(run, k, s) for k, s in zip(table["kind"], table["set"], strict=True)])
-    best, *rest = table.drop_duplicates("family").to_dict("records")
-    after = f"; after them come {_listed([_best_of(row) for row in rest])}" if rest else ""
-    return (
-        f"{_large(_named(best))} single out the classes best: the best one per class, {chosen}, "
-        f"reaches a mean AUROC of {format_auroc(best['chosen_auroc'])} on {where}{after}."
-    )
+    rows = table.drop_duplicates("family").to_dict("records")
+    best = rows[0]["chosen_auroc"]
+    level = [row for row in rows if best - row["chosen_auroc"] < _LEVEL]
+    rest = rows[len(level) :]
+    digits = max(_decimals(row["chosen_auroc"]) for row in rows)
+    after = f"; after them come {_listed([_best_of(row, digits) for row in rest])}" if rest else ""
+    reached = f"a mean AUROC of {format_auroc(best, digits)} on {where}"
+    names = _listed([_named(row) for row in level])
+    if len(level) == 1:
+        return (
+            f"{_large(names)} single out the classes best: the best one per class, {chosen}, reaches {reached}{after}."
+        )
+    if rest:
+        return (
+            f"{_large(names)} single out the classes equally well, and best: the best one per class, {chosen}, "
+            f"reaches {reached}{after}."
+        )
+    return f"No kind of feature singles out the classes better than another: {names} all reach {reached}, {chosen}."
 
 
 def _family(run: RunContents, kind: str, set_name: str) -> str:
@@ -155,9 +169,9 @@ def _named(row: dict[Hashable, Any]) -> str:
     return f"{_small(row['kind'])} ({_count(row['features'], row['views'])})"
 
 
-def _best_of(row: dict[Hashable, Any]) -> str:
+def _best_of(row: dict[Hashable, Any], digits: int) -> str:
     """A family within the list of the others, by the best of its sets."""
-    figure = format_auroc(row["chosen_auroc"])
+    figure = format_auroc(row["chosen_auroc"], digits)
     if row["kind"] in (LOGITS, RANDOM):
         return f"{_named(row)} at {figure}"
     return f"{row['family']} at {figure} ({_small(row['kind'])}, {_count(row['features'], row['views'])})"
@@ -167,14 +181,18 @@ def _count(features: int, views: int) -> str:
     return f"{features:,}" if views == 1 else f"{features:,} in {views} views"
 
 
-def format_auroc(auroc: float) -> str:
-    """Three decimals, more just below 1, so that only a perfect figure reads as one."""
+def format_auroc(auroc: float, decimals: int = 3) -> str:
+    """At least `decimals` decimals, more just below 1, so that only a perfect figure reads as one."""
     if auroc != auroc:
         return "undefined"
-    for decimals in (3, 4, 5):
-        if auroc == 1 or round(auroc, decimals) < 1:
-            return f"{auroc:.{decimals}f}"
-    return "above 0.99999"
+    if 1 > auroc >= 1 - 5e-6:
+        return "above 0.99999"
+    return f"{auroc:.{max(decimals, _decimals(auroc))}f}"
+
+
+def _decimals(auroc: float) -> int:
+    """How many decimals, from three, keep a figure below 1 from reading as 1; five at most."""
+    return next((d for d in (3, 4) if auroc >= 1 or round(auroc, d) < 1), 5)
 
 
 def _large(title: str) -> str:

@@ -113,6 +113,8 @@ def quantile_rows(
     if per_group < 1:
         raise SettingsError(f"Each quantile group shows at least one example, but {per_group} came; ask for 1 or more.")
     positions, values = full_order(run, set_name, feature, view)
+    if groups >= 1:
+        groups = max(1, min(groups, len(positions)))
     rows = []
     for place, ranks in enumerate(quantile_groups(np.arange(len(positions)), groups)):
         if len(ranks):
