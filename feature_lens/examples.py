@@ -207,13 +207,6 @@ class Examples:
             training=None if self.training is None else self.training[positions],
         )
 
-    def position_of(self, example_id: str | int) -> int:
-        """Position of the example with this id; raises ExamplesError when there is none."""
-        found = np.flatnonzero(self.ids.astype(str) == str(example_id))
-        if len(found) == 0:
-            raise ExamplesError(f"No example has the id '{example_id}'; ids run from {self.ids[0]} to {self.ids[-1]}.")
-        return int(found[0])
-
     def class_name(self, label: int) -> str:
         """Name of a class, or its number where classes have no names."""
         return self.class_names[label] if label < len(self.class_names) else str(label)

@@ -233,15 +233,6 @@ def test_duplicates_are_grouped_by_their_first() -> None:
     assert Examples.from_arrays(np.arange(4)[:, None]).duplicate_group.tolist() == [0, 1, 2, 3]
 
 
-def test_positions_by_id() -> None:
-    numbered = Examples.from_arrays(X, ids=[10, -2, 7, 0, 3, 1])
-    assert [numbered.position_of(i) for i in (10, -2, "7", "0")] == [0, 1, 2, 3]
-    named = Examples.from_arrays(X, ids=["a", "b", "07", "7", "é", "f"])
-    assert [named.position_of(i) for i in ("07", "7", 7, "é")] == [2, 3, 3, 4]
-    with pytest.raises(ExamplesError, match="No example has the id 'nobody'; ids run from a to f"):
-        named.position_of("nobody")
-
-
 def test_some_of_the_examples() -> None:
     base = Examples.from_arrays(X, Y, ids=list("abcdef"), split=[True] * 5 + [False], class_names=["x", "y", "z"])
     some = base.on(np.array([5, 0]))
