@@ -172,6 +172,7 @@ PUBLIC = {
     """,
     "feature_lens.networks": "Network load_checkpoint",
     "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
+    "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use",
     "feature_lens.store": "RunFile check_writable specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,20 @@ class Tile:
     start: int
     count: int
     values: Matrix
+
+
+class Operator(Protocol):
+    """What solvers need of a matrix: its shape and its products, u and v of one or more columns."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    def matmul(self, v: Matrix) -> Matrix:
+        """Phi v."""
+
+    def rmatmul(self, u: Matrix) -> Matrix:
+        """Phi^T u."""
 
 
 class DesignMatrix(ABC):
@@ -147,6 +161,10 @@ class DesignMatrix(ABC):
         if count < self.tile:
             inputs = torch.cat([inputs, inputs[-1:].expand(self.tile - count, *inputs.shape[1:])])
         return inputs, count
+
+    def held(self) -> Operator:
+        """The same matrix, for many products: with what makes it in memory, where that is less than the matrix."""
+        return self
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
         """Stream the matrix: row slices and their rows (b, p), without padding."""
@@ -265,10 +283,60 @@ class CentredDesign(DesignMatrix):
     def remarks(self) -> tuple[str, ...]:
         return self._design.remarks
 
+    def held(self) -> Operator:
+        """The products of the other design's held matrix, less those of the mean."""
+        return _Centred(self._design.held(), self._mean)
+
+    def matmul(self, v: Matrix) -> Matrix:
+        """Phi v less that of the mean."""
+        return _Centred(self._design, self._mean).matmul(v)
+
+    def rmatmul(self, u: Matrix) -> Matrix:
+        """Phi^T u less that of the mean."""
+        return _Centred(self._design, self._mean).rmatmul(u)
+
+    def mean(self) -> Matrix:
+        """What is left of the mean row: zero over the examples it was taken of."""
+        return self._design.mean() - self._mean
+
+    def squared_norm(self) -> float:
+        """Sum of squares of all entries, from that of the other design."""
+        n = len(self.examples)
+        crossed = float((self._design.mean() * self._mean).sum())
+        return self._design.squared_norm() - 2 * n * crossed + n * float(np.square(self._mean).sum())
+
+    def gram(self) -> Matrix:
+        """Phi Phi^T (r, r), from the kernel of the other design and its products with the mean. Cost: that kernel."""
+        kernel = self._design.gram()
+        q = self.rows_per_example
+        crossed = self._design.matmul(self._mean.T)
+        n = len(crossed) // q
+        kernel -= np.tile(crossed, (1, n))
+        kernel -= np.tile(crossed, (1, n)).T
+        kernel += np.tile(self._mean @ self._mean.T, (n, n))
+        return kernel
+
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
         values = self._design._tile_values(inputs, positions)
         tile = values.reshape(-1, self.rows_per_example, self.n_columns) - self._mean
         return tile.reshape(values.shape)
+
+
+class _Centred:
+    """Products of a matrix less its mean rows (q, p): exact, without a second pass."""
+
+    def __init__(self, matrix: Operator, mean: Matrix) -> None:
+        self.shape = matrix.shape
+        self._matrix, self._mean = matrix, mean
+
+    def matmul(self, v: Matrix) -> Matrix:
+        found = self._matrix.matmul(v)
+        return found - np.tile(self._mean @ v, (len(found) // len(self._mean), *[1] * (v.ndim - 1)))
+
+    def rmatmul(self, u: Matrix) -> Matrix:
+        by_output = u.reshape(-1, len(self._mean), *u.shape[1:]).sum(axis=0)
+        found: Matrix = self._matrix.rmatmul(u) - self._mean.T @ by_output
+        return found
 
 
 def as_matrix(tensor: torch.Tensor) -> npt.NDArray[Any]:

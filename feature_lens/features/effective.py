@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,24 @@ import torch
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import DesignMatrix, Matrix, as_matrix, tile_size
-from feature_lens.features.jacobian import Jacobian
+from feature_lens.features.design import DesignMatrix, Matrix, Operator, as_matrix, one_thread, tile_size
+from feature_lens.features.factors import PROBED, Factors, FormChanged
+from feature_lens.features.gathered import Gathered
+from feature_lens.features.kernels import By, KernelRequest, KernelWork
+from feature_lens.features.pieces import Piece
+from feature_lens.features.plan import Plan, make_plan
+from feature_lens.features.products import Products
 from feature_lens.features.reductions import reduction
 from feature_lens.networks import Network
 from feature_lens.networks.network import At
+from feature_lens.networks.passes import one_pass
 from feature_lens.registry import unknown_name
+
+Array = npt.NDArray[Any]
+
+# Working memory beside a result, and what the factors of one pass may take of it.
+MEMORY = 512 << 20
+_TILE_BYTES = 64 << 20
 
 
 class EffectiveFeatures(DesignMatrix):
@@ -44,6 +57,8 @@ class EffectiveFeatures(DesignMatrix):
         *,
         layers: Sequence[str] | None = None,
         tile: int | None = None,
+        memory: int = MEMORY,
+        workers: int | None = None,
     ) -> None:
         self.network = network
         self.examples = examples
@@ -59,8 +74,12 @@ class EffectiveFeatures(DesignMatrix):
         self.n_parameters = self.parameters.total
         self.tile = tile_size(tile, self.reduction.quantities(self.n_outputs) * self.n_parameters)
         self._scale: npt.NDArray[np.float64] = np.sqrt(np.repeat(self.parameters.learning_rates, self.parameters.sizes))
+        self._slices = dict(self.parameters.slices)
         self._plain = bool((self._scale == 1).all())
-        self._jacobian = Jacobian(network, network.at(at), self.reduction, self.parameters.names)
+        self.memory, self.workers = memory, workers
+        self._asked_tile = tile
+        self._factors = Factors(network, network.at(at), self.reduction, self.parameters.names)
+        self._few: list[Piece] | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -78,7 +97,7 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        return self._jacobian.remarks
+        return self._factors.remarks
 
     @property
     def scale(self) -> npt.NDArray[np.float64]:
@@ -91,14 +110,201 @@ class EffectiveFeatures(DesignMatrix):
         theta: Matrix = np.concatenate([as_matrix(params[name]).reshape(-1) for name in self.parameters.names])
         return theta
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Precision of the network, and so of its kernels."""
+        return np.dtype(str(self.network.dtype).removeprefix("torch."))
+
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
-        labels = self.examples.labels
-        own = np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions]
-        jacobian = as_matrix(self._jacobian(inputs, torch.as_tensor(own)))
+        q, p = self.reduction.quantities(self.n_outputs), self.n_parameters
+        jacobian = np.zeros((len(positions), q, p))
+        at_once = self.factor_tile
+        for first in range(0, len(positions), at_once):
+            part = slice(first, first + at_once)
+            for piece in self._pieces(inputs[part], positions[part]):
+                own = jacobian[part, :, self._slices[piece.name]]
+                values = as_matrix(piece.factor.dense())
+                if piece.entries is None:
+                    own += values
+                else:
+                    own[:, :, piece.entries.numpy()] += values
         if not self._plain:
-            jacobian = jacobian * self._scale
-        values: Matrix = jacobian.reshape(self.tile * self.rows_per_example, self.n_columns)
+            jacobian *= self._scale
+        values = jacobian.reshape(len(positions) * self.rows_per_example, self.n_columns)
         return values
+
+    def _labels(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
+        labels = self.examples.labels
+        return torch.as_tensor(np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions])
+
+    def _pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64], again: bool = True) -> list[Piece]:
+        """Factors of some examples, of whatever form they have now."""
+        self._prepare()
+        try:
+            return self._factors(inputs, self._labels(positions))
+        except FormChanged:
+            self._few = None
+            if not again:
+                raise
+            return self._pieces(inputs, positions)
+
+    def _prepare(self) -> list[Piece]:
+        """Pieces of a few examples over the whole range, which say what forms there are."""
+        if self._few is None:
+            n = len(self.examples)
+            positions = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
+            with one_pass():
+                inputs = self.network.tensor(np.asarray(self.examples.inputs[positions]))
+                self._few = self._factors.prepare(inputs, self._labels(positions))
+        return self._few
+
+    @property
+    def factor_tile(self) -> int:
+        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their size."""
+        if self._asked_tile is not None:
+            return self._asked_tile
+        few = self._prepare()
+        each = sum(piece.numbers for piece in few) * self.dtype.itemsize
+        return max(1, min(256, _TILE_BYTES // max(each, 1)))
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes that the factors of one pass take."""
+        return self.factor_tile * sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
+
+    def plan(self, n: int | None = None) -> Plan:
+        """How each layer's share of the kernel is computed, for n examples (as many as there are without)."""
+        q = self.reduction.quantities(self.n_outputs)
+        most = self.memory // (8 * self.dtype.itemsize)
+        return make_plan(self._prepare(), n or len(self.examples), q, self.reduction.joined, most)
+
+    def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
+        """Factors of the examples first .. stop-1 in the plan's forms. Cost: their forward and backward passes."""
+        rates = dict(zip(self.parameters.names, self.parameters.learning_rates, strict=True))
+        few = self._prepare()
+        held = Gathered.room(plan, few, stop - first, rates, self.dtype)
+        tile = self.factor_tile
+        # Tiles begin where they would begin in a stream of all examples, so that blocks do not shape rounding.
+        for start in range(first // tile * tile, stop, tile):
+            positions = np.minimum(np.arange(start, start + tile), len(self.examples) - 1)
+            with one_pass():
+                inputs = self.network.tensor(np.asarray(self.examples.inputs[start : start + tile]))
+                short = tile - len(inputs)
+                if short:
+                    inputs = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])])
+                pieces = self._pieces(inputs, positions, again=False)
+            skipped, end = max(first - start, 0), min(stop - start, tile)
+            held.put(
+                plan, [piece.take(slice(skipped, end)) for piece in pieces], start + skipped - first, end - skipped
+            )
+            if self.watch is not None:
+                self.watch(end - skipped)
+        return held
+
+    def held(self) -> Operator:
+        """Products with factors that stay in memory as long as the answer does, where `memory` allows it."""
+        plan = self.plan()
+        if len(self.examples) * plan.held * self.dtype.itemsize + self.tile_bytes > self.memory:
+            return self
+        with one_thread():
+            try:
+                held = self.gathered(0, len(self.examples), plan)
+            except FormChanged:
+                return self.held()
+        return _Held(self, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
+
+    def matmul(self, v: Matrix) -> Matrix:
+        """Phi v: (columns, k) or (columns,) -> (r, k) or (r,), from blocks of factors."""
+        columns = v.reshape(len(v), -1)
+        return np.concatenate(self._blockwise(lambda part, _: part.matmul(columns))).reshape(-1, *v.shape[1:])
+
+    def rmatmul(self, u: Matrix) -> Matrix:
+        """Phi^T u: (r, k) or (r,) -> (columns, k) or (columns,), from blocks of factors, added up in float64."""
+        rows, q = u.reshape(len(u), -1), self.rows_per_example
+        total: Matrix = np.zeros((self.n_columns, rows.shape[1]))
+        for part in self._blockwise(lambda part, at: part.rmatmul(rows[at.start * q : at.stop * q])):
+            total += part
+        return total.reshape(-1, *u.shape[1:])
+
+    def diagonal(self) -> Matrix:
+        """Squares of the rows (r,): the diagonal of the kernel, in float64."""
+        return np.concatenate(self._blockwise(lambda part, _: part.diagonal())).ravel()
+
+    def squared_norm(self) -> float:
+        """Sum of squares of all entries: the trace of the kernel."""
+        return float(self.diagonal().sum())
+
+    def mean(self) -> Matrix:
+        """Mean row of each output over the examples: (rows_per_example, columns)."""
+        n, q = len(self.examples), self.rows_per_example
+        return self.rmatmul(np.tile(np.eye(q) / n, (n, 1))).T
+
+    def _blockwise(self, compute: Callable[[Products, slice], Array]) -> list[Array]:
+        """What is computed of each block of examples that fits in memory."""
+        n = len(self.examples)
+        while True:
+            plan = self.plan()
+            each = plan.held * self.dtype.itemsize
+            tile = self.factor_tile
+            block = max(tile, int((self.memory - self.tile_bytes) // max(each, 1)) // tile * tile)
+            found = []
+            try:
+                with one_thread():
+                    for first in range(0, n, block):
+                        at = slice(first, min(first + block, n))
+                        held = self.gathered(at.start, at.stop, plan)
+                        joined = self.reduction.joined
+                        found.append(compute(Products(held, self._slices, self.n_parameters, joined, self.workers), at))
+            except FormChanged:
+                continue
+            return found
+
+    def gram(self) -> Array:
+        """The neural tangent kernel Phi Phi^T (r, r), in the network's precision, by the plan of `plan()`.
+
+        Peak memory: the result and `memory`. Raises SettingsError where that is too little for a single block.
+        """
+        return self.kernels()[""]
+
+    def kernels(
+        self,
+        against: EffectiveFeatures | None = None,
+        *,
+        by: By = "whole",
+        each_output: bool = False,
+        out: Mapping[str, Any] | None = None,
+    ) -> dict[str, Array]:
+        """Kernels in one pass, by name: {"": whole}, or one for every module ('layer') or tensor; they add up.
+
+        against: the same design on other examples, for the kernel between both (r, r'). each_output: the kernels of
+        each output alone, (c, n, n'), whose sum over c is the trace kernel. out: arrays or HDF5 data sets to fill
+        instead of new memory, by name. Cost: see `plan()`.
+        """
+        while True:
+            work = KernelWork(self, against, KernelRequest(by, each_output), self.workers)
+            filled = {key: np.empty(work.shape, self.dtype) if out is None else out[key] for key in work.keys}
+            try:
+                with one_thread():
+                    work.run(filled)
+            except FormChanged:
+                continue
+            return filled
+
+
+class _Held:
+    """A design's products with its factors in memory."""
+
+    def __init__(self, design: EffectiveFeatures, products: Products) -> None:
+        self.shape = design.shape
+        self._products = products
+
+    def matmul(self, v: Matrix) -> Matrix:
+        with one_thread():
+            return self._products.matmul(v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
+
+    def rmatmul(self, u: Matrix) -> Matrix:
+        with one_thread():
+            return self._products.rmatmul(u.reshape(len(u), -1)).reshape(-1, *u.shape[1:])
 
 
 def _chosen(table: ParameterTable, layers: Sequence[str] | None) -> ParameterTable:

@@ -19,7 +19,8 @@ from feature_lens.networks import Network
 from feature_lens.networks.network import Params, copied
 
 _LOG = logging.getLogger("feature_lens")
-_AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+# Relative difference from autograd that rounding may make.
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
 class Jacobian:
@@ -45,8 +46,13 @@ class Jacobian:
             found = self._tried_vmap(inputs, labels)
             if found is not None:
                 return found
+        return self.exact(inputs, labels)
+
+    def exact(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """The same by a loop of autograd over examples and quantities; with weights (q,) of the sum of the weighted
+        quantities alone, (b, 1, p)."""
         try:
-            return self._loop(inputs, labels)
+            return self._loop(inputs, labels, weights)
         except NetworkError:
             raise
         except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
@@ -73,7 +79,7 @@ class Jacobian:
             exact = self._loop(inputs[:1], labels[:1])
             scale = max(float(exact.abs().nan_to_num().max()), 1e-30)
             apart = float((found[:1] - exact).abs().nan_to_num().max())
-            if apart > _AGREEMENT[found.dtype] * scale:
+            if apart > AGREEMENT[found.dtype] * scale:
                 self._descend(f"it differs from autograd by {apart:.2g} on the first example")
                 return None
         return found
@@ -94,7 +100,7 @@ class Jacobian:
         parts = vmap(jacrev(quantities), in_dims=(None, 0, 0))(chosen, inputs, labels)
         return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts.values()], dim=2)
 
-    def _loop(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loop(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """One backward pass per example and quantity, through the module's own parameters: a checkpointed block
         runs its forward again during backward, when swapped-in parameters would be gone."""
         module = self._module_at_params()
@@ -103,13 +109,14 @@ class Jacobian:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
             for x, label in zip(inputs, labels, strict=True):
-                self._restore_buffers(module)
+                restore_buffers(self._network, module)
                 one = x[None].clone()
                 if one.is_floating_point():
                     one.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
                 outputs = module(one)
                 outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-                for quantity in self._reduction.reduce(outputs[0], label):
+                quantities = self._reduction.reduce(outputs[0], label)
+                for quantity in quantities if weights is None else (weights.to(quantities.dtype) @ quantities)[None]:
                     for leaf in leaves.values():
                         leaf.grad = None
                     if quantity.requires_grad:
@@ -122,19 +129,30 @@ class Jacobian:
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
 
-    def _restore_buffers(self, module: torch.nn.Module) -> None:
-        """Undo what the last forward wrote into buffers, so that no row depends on those before it."""
-        with torch.no_grad():
-            for key, buffer in module.named_buffers():
-                buffer.copy_(self._network.constants[key])
-
     def _module_at_params(self) -> torch.nn.Module:
         if self._loop_module is None:
-            module = copied(self._network.module)
-            with torch.no_grad():
-                for key, parameter in module.named_parameters():
-                    if key in self._params:
-                        parameter.copy_(self._params[key])
-                        parameter.requires_grad_(True)
-            self._loop_module = module
+            self._loop_module, _ = module_at(self._network, self._params, tuple(self._params))
         return self._loop_module
+
+
+def module_at(
+    network: Network, params: Params, chosen: tuple[str, ...]
+) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
+    """A copy of the network's module at the given parameters, and those of them that are to be differentiated."""
+    module = copied(network.module)
+    leaves: dict[str, torch.nn.Parameter] = {}
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if key in params:
+                parameter.copy_(params[key])
+            if key in chosen:
+                parameter.requires_grad_(True)
+                leaves[key] = parameter
+    return module, leaves
+
+
+def restore_buffers(network: Network, module: torch.nn.Module) -> None:
+    """Undo what the last forward wrote into buffers, so that no row depends on those before it."""
+    with torch.no_grad():
+        for key, buffer in module.named_buffers():
+            buffer.copy_(network.constants[key])

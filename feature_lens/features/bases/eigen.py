@@ -16,6 +16,8 @@ from feature_lens.features.known_methods import eigen_equals
 
 # Directions larger than this are not put into a run; the share of each tensor still is.
 _DIRECTION_BYTES = 64 << 20
+# What is left of rows that are equal when their mean is taken off their kernel, as a share of it.
+_ROUNDING = 1e-13
 
 
 @BASES.register("eigen")
@@ -94,7 +96,7 @@ class Eigen(Basis):
 
     def _refuse_constant(self, total: float, n: int) -> None:
         """Raise SettingsError where nothing but rounding is left after the mean was taken off."""
-        if self.mean_ is not None and total <= 1e-24 * n * float(np.square(self.mean_).sum()):
+        if self.mean_ is not None and total <= _ROUNDING * n * float(np.square(self.mean_).sum()):
             raise SettingsError(
                 "Centred eigen features need examples that differ, but all rows are equal; do not centre."
             )

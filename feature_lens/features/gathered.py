@@ -1,0 +1,184 @@
+"""Factors of a range of examples side by side in memory, in the form that a plan chose for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+
+from feature_lens.features.pieces import Piece
+from feature_lens.features.plan import Plan, Share, live_positions
+from feature_lens.features.rules import Outer
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Inputs:
+    """What one tensor's factor has besides g: a (t, n, i), tokens (t, n), or neither for ones; and its lambda."""
+
+    name: str
+    n_in: int
+    rate: float
+    a: Array | None = None
+    tokens: Array | None = None
+    entries: npt.NDArray[np.int64] | None = None
+
+    def gram(self, t: int, at: slice, other: Inputs, u: int, to: slice) -> Array | float:
+        """lambda times a . a' of positions t and u: (b, b'), or one number for ones."""
+        if self.a is not None and other.a is not None:
+            product: Array = self.a[t, at] @ other.a[u, to].T
+            return product if self.rate == 1 else product * self.rate
+        if self.tokens is not None and other.tokens is not None:
+            same: Array = (self.tokens[t, at][:, None] == other.tokens[u, to]) * self.rate
+            return same
+        return self.rate
+
+    def dots(self, t: int, u: int) -> Array | float:
+        """lambda times a . a' of positions t and u of the same example: (n,), or one number for ones."""
+        if self.a is not None:
+            dots: Array = self.rate * np.einsum("ni,ni->n", self.a[t], self.a[u], dtype=np.float64)
+            return dots
+        if self.tokens is not None:
+            same: Array = self.rate * (self.tokens[t] == self.tokens[u])
+            return same
+        return self.rate
+
+    def apply(self, t: int, v: Array) -> Array:
+        """a V of position t: (i, o, k) -> (n, o, k), or (1, o, k) for ones."""
+        if self.a is not None:
+            made: Array = (self.a[t] @ v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
+            return made
+        return v if self.tokens is None else v[self.tokens[t]]
+
+    def collect(self, t: int, w: Array) -> Array:
+        """a^T W of position t: (n, o, k) -> (i, o, k)."""
+        flat = w.reshape(len(w), -1)
+        if self.a is not None:
+            made = self.a[t].T @ flat
+        elif self.tokens is not None:
+            n = len(flat)
+            kinds = (np.ones(n, dtype=flat.dtype), (self.tokens[t], np.arange(n)))
+            made = scipy.sparse.csr_array(kinds, shape=(self.n_in, n)) @ flat
+        else:
+            made = flat.sum(axis=0)
+        result: Array = made.reshape(self.n_in, *w.shape[1:])
+        return result
+
+
+@dataclass
+class Pairs:
+    """A share by pairs of positions: g (t, n, q * o), which positions are not all zero, and its tensors' inputs."""
+
+    g: Array
+    live: npt.NDArray[np.bool_]
+    inputs: list[Inputs]
+    n_out: int
+
+    def positions(self) -> list[int]:
+        """Those that are not all zero."""
+        return [int(t) for t in np.flatnonzero(self.live)]
+
+
+@dataclass
+class Rows:
+    """Where the per-example gradients of one tensor, times sqrt(lambda), are in the common matrix, and which of the
+    tensor's entries they are about (None: all, in order)."""
+
+    name: str
+    columns: slice
+    rate: float
+    entries: npt.NDArray[np.int64] | None
+
+
+@dataclass
+class Gathered:
+    """Factors of `n` examples of `q` quantities. `matrix` (n, q, columns) holds all per-example gradients together."""
+
+    n: int
+    q: int
+    matrix: Array
+    rows: list[Rows] = field(default_factory=list)
+    pairs: list[Pairs] = field(default_factory=list)
+
+    @classmethod
+    def room(
+        cls, plan: Plan, pieces: Sequence[Piece], n: int, rates: dict[str, float], dtype: npt.DTypeLike
+    ) -> Gathered:
+        """Empty room for n examples. Zeros cost no memory until something is written to them."""
+        q = plan.rows
+        by_rows = [place for share in plan.shares if share.how == "rows" for place in share.members]
+        width = sum(pieces[place].n_entries for place in by_rows)
+        made = cls(n, q, np.zeros((n, q, width), dtype=dtype))
+        start = 0
+        for place in by_rows:
+            stop = start + pieces[place].n_entries
+            name = pieces[place].name
+            made.rows.append(Rows(name, slice(start, stop), rates[name], _places(pieces[place])))
+            start = stop
+        for share in plan.shares:
+            if share.how == "pairs":
+                made.pairs.append(_room_for_pairs(share, pieces, n, q, rates, dtype))
+        return made
+
+    def put(self, plan: Plan, pieces: Sequence[Piece], start: int, count: int) -> None:
+        """Take the pieces of examples start .. start+count-1."""
+        at = slice(start, start + count)
+        rows, pairs = iter(self.rows), iter(self.pairs)
+        for share in plan.shares:
+            if share.how == "rows":
+                for place in share.members:
+                    own = next(rows)
+                    values = pieces[place].factor.dense().numpy()
+                    self.matrix[at, :, own.columns] = values if own.rate == 1 else values * np.sqrt(own.rate)
+            else:
+                _put_pairs(next(pairs), [pieces[place] for place in share.members], at)
+
+
+def _places(piece: Piece) -> npt.NDArray[np.int64] | None:
+    return None if piece.entries is None else piece.entries.numpy()
+
+
+def _room_for_pairs(
+    share: Share, pieces: Sequence[Piece], n: int, q: int, rates: dict[str, float], dtype: npt.DTypeLike
+) -> Pairs:
+    inputs: list[Inputs] = []
+    positions = 1
+    for place in share.members:
+        factor = pieces[place].factor
+        if not isinstance(factor, Outer):
+            continue
+        positions = factor.g.shape[2]
+        name = pieces[place].name
+        made = Inputs(name, factor.n_in, rates[name], entries=_places(pieces[place]))
+        if factor.is_tokens:
+            made.tokens = np.zeros((positions, n), dtype=np.int64)
+        elif factor.a is not None:
+            made.a = np.zeros((positions, n, factor.n_in), dtype=dtype)
+        inputs.append(made)
+    g = np.zeros((positions, n, q * share.n_out), dtype=dtype)
+    return Pairs(g, np.zeros(positions, dtype=bool), inputs, share.n_out)
+
+
+def _put_pairs(pairs: Pairs, pieces: Sequence[Piece], at: slice) -> None:
+    for piece, inputs in zip(pieces, pairs.inputs, strict=True):
+        factor = piece.factor
+        if not isinstance(factor, Outer):
+            continue
+        live = live_positions(factor.g).tolist()
+        if inputs is pairs.inputs[0]:
+            for t in live:
+                pairs.live[t] = True
+                pairs.g[t, at] = factor.g[:, :, t].flatten(1).numpy()
+        if factor.a is None:
+            continue
+        for t in live:
+            a = factor.a[:, t].numpy()
+            if inputs.tokens is not None:
+                inputs.tokens[t, at] = a
+            elif inputs.a is not None:
+                inputs.a[t, at] = a

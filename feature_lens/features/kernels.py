@@ -1,0 +1,250 @@
+"""Kernels of effective features by structured products, without the Jacobian: theory in the docstring of `plan.py`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.cards import ParameterTable
+from feature_lens.errors import SettingsError
+from feature_lens.examples import Examples
+from feature_lens.features.compiled import add_scaled, put_mirrored
+from feature_lens.features.gathered import Gathered, Pairs
+from feature_lens.features.plan import Plan
+from feature_lens.features.reductions import Reduction
+from feature_lens.features.work import Scratch, cores, run_all
+
+Array = npt.NDArray[Any]
+By = Literal["whole", "layer", "tensor"]
+
+# Kernel rows and columns of one piece of work: its buffers stay in a core's own cache.
+_TILE_ROWS = 400
+
+
+class Source(Protocol):
+    """What kernels are made of: effective features, seen as factors of their examples."""
+
+    examples: Examples
+    reduction: Reduction
+    parameters: ParameterTable
+    memory: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Precision of the kernel."""
+
+    @property
+    def tile_bytes(self) -> int:
+        """Memory that gathering takes beside what is gathered."""
+
+    def plan(self, n: int | None = None) -> Plan:
+        """How each share is computed for n examples."""
+
+    def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
+        """Factors of a range of examples."""
+
+
+@dataclass(frozen=True)
+class KernelRequest:
+    """What is computed in one pass: kernels of the whole, of every module ('layer') or of every tensor, between all
+    rows or (each_output) between the rows of each output alone, as (c, n, n') arrays."""
+
+    by: By = "whole"
+    each_output: bool = False
+
+
+class KernelWork:
+    """Computes kernels between the examples of a design and those of another (its own without).
+
+    Blocks of examples are gathered as large as `memory` allows; tiles of pairs of examples, whose grid depends on
+    sizes alone, go through a queue. The upper tiles of a symmetric kernel are computed and mirrored.
+    """
+
+    def __init__(self, design: Source, against: Source | None, request: KernelRequest, workers: int | None) -> None:
+        self._left, self._right = design, against if against is not None else design
+        self._symmetric = against is None
+        self._request = request
+        self._workers = workers or cores()
+        if request.by not in ("whole", "layer", "tensor"):
+            raise SettingsError(f"Kernels come by whole, layer or tensor, not by '{request.by}'; choose one of them.")
+        if design.parameters != self._right.parameters or design.reduction != self._right.reduction:
+            raise SettingsError(
+                "Kernels are taken between designs of one network, reduction and layers, but two different ones came; "
+                "use design.on(positions) or the same settings."
+            )
+        self._plan = design.plan(len(self._right.examples))
+        q = self._plan.rows
+        self._joined = design.reduction.joined
+        # Rows of the kernel per example, and rows per example of each product.
+        self._q = 1 if self._joined or request.each_output else q
+        self._scratch = Scratch()
+        self._lock = threading.Lock()
+        self._dtype = design.dtype
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the kernels, in the order of theta."""
+        names = self._left.parameters.names
+        if self._request.by == "whole":
+            return ("",)
+        return tuple(dict.fromkeys(self._key(name) for name in names))
+
+    def _key(self, name: str) -> str:
+        if self._request.by == "whole":
+            return ""
+        return name if self._request.by == "tensor" else name.rpartition(".")[0] or name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of each kernel."""
+        n, m = len(self._left.examples), len(self._right.examples)
+        if self._request.each_output:
+            return self._plan.rows, n, m
+        return n * self._q, m * self._q
+
+    def run(self, out: dict[str, Any]) -> None:
+        """Fill the arrays (or HDF5 data sets) of `keys`."""
+        n, m = len(self._left.examples), len(self._right.examples)
+        span = self._span(max(n, m))
+        block = self._block(span, n + (0 if self._symmetric else m))
+        for first in range(0, n, block):
+            left = self._left.gathered(first, min(first + block, n), self._plan)
+            if self._symmetric:
+                self._between(left, first, left, first, span, out)
+            for other in range(first + block if self._symmetric else 0, m, block):
+                right = self._right.gathered(other, min(other + block, m), self._plan)
+                self._between(left, first, right, other, span, out)
+
+    def _span(self, n: int) -> int:
+        """Examples along one side of a tile: enough rows for fast products, and several tiles for the workers."""
+        per_example = self._q * (self._plan.rows if self._request.each_output else 1)
+        most = max(1, _TILE_ROWS // per_example)
+        if self._request.by != "whole":
+            most = max(1, int(most / np.sqrt(len(self.keys))))
+        return max(1, min(most, -(-n // 4)))
+
+    def _block(self, span: int, n: int) -> int:
+        """Examples gathered at a time, a multiple of the tile's."""
+        width = np.dtype(self._dtype).itemsize
+        layers = len(self.keys) + 1
+        buffers = self._workers * layers * (span * self._q) ** 2 * self._outputs() * width
+        room = self._left.memory - buffers - self._left.tile_bytes
+        held = self._plan.held * width
+        if n * held <= room:
+            return -(-n // span) * span
+        block = int(room / 2 // max(held, 1)) // span * span
+        if block >= span:
+            return block
+        raise SettingsError(
+            f"A kernel of this network needs a working memory of at least "
+            f"{-(-(buffers + self._left.tile_bytes + 2 * held * span) >> 20):,} MiB, but {self._left.memory >> 20:,} MiB "
+            "were allowed; allow more."
+        )
+
+    def _outputs(self) -> int:
+        return self._plan.rows if self._request.each_output else 1
+
+    def _between(self, left: Gathered, first: int, right: Gathered, other: int, span: int, out: dict[str, Any]) -> None:
+        same = left is right
+
+        def task(i: int, j: int) -> Callable[[], None]:
+            return lambda: self._tile(
+                left, slice(i, min(i + span, left.n)), first, right, slice(j, min(j + span, right.n)), other, out
+            )
+
+        run_all(
+            [task(i, j) for i in range(0, left.n, span) for j in range(i if same else 0, right.n, span)], self._workers
+        )
+
+    def _tile(
+        self, left: Gathered, at: slice, first: int, right: Gathered, to: slice, other: int, out: dict[str, Any]
+    ) -> None:
+        q, outputs = self._q, self._outputs()
+        rows, columns = (at.stop - at.start) * q, (to.stop - to.start) * q
+        keys = self.keys
+        total = self._scratch.array("total", (len(keys), outputs, rows, columns), self._dtype)
+        product = self._scratch.array("product", (rows, columns), self._dtype)
+        place = {key: k for k, key in enumerate(keys)}
+        for output in range(outputs):
+            own = total[:, output]
+            self._add_rows(own, place, left, at, right, to, output)
+            for mine, theirs in zip(left.pairs, right.pairs, strict=True):
+                self._add_pairs(own, place, mine, at, theirs, to, output, product)
+        top, beside = (first + at.start) * q, (other + to.start) * q
+        for k, key in enumerate(keys):
+            for output in range(outputs):
+                target = (
+                    out[key][output] if self._request.each_output and isinstance(out[key], np.ndarray) else out[key]
+                )
+                self._put(target, total[k, output], top, beside, output)
+
+    def _add_rows(
+        self, total: Array, place: dict[str, int], left: Gathered, at: slice, right: Gathered, to: slice, output: int
+    ) -> None:
+        """Products of per-example gradients, into what is then added to."""
+        mine, theirs = left.matrix[at], right.matrix[to]
+        if mine.shape[2] == 0:
+            total[...] = 0
+            return
+        if self._request.by == "whole":
+            np.matmul(self._flat(mine, output), self._flat(theirs, output).T, out=total[0])
+            return
+        total[...] = 0
+        for rows in left.rows:
+            a, b = mine[:, :, rows.columns], theirs[:, :, rows.columns]
+            total[place[self._key(rows.name)]] += self._flat(a, output) @ self._flat(b, output).T
+
+    def _flat(self, matrix: Array, output: int) -> Array:
+        """(b, q, m) as the rows of the kernel: (b q, m), (b, q m) where outputs are joined, (b, m) of one output."""
+        if self._request.each_output:
+            return matrix[:, output]
+        made: Array = matrix.reshape(len(matrix) * self._q, -1)
+        return made
+
+    def _add_pairs(
+        self,
+        total: Array,
+        place: dict[str, int],
+        mine: Pairs,
+        at: slice,
+        theirs: Pairs,
+        to: slice,
+        output: int,
+        product: Array,
+    ) -> None:
+        shape = (-1, self._plan.rows, mine.n_out)
+        for t in mine.positions():
+            left = self._flat(mine.g[t, at].reshape(shape), output)
+            for u in theirs.positions():
+                np.matmul(left, self._flat(theirs.g[u, to].reshape(shape), output).T, out=product)
+                if self._request.by == "whole":
+                    scale: Any = 0.0
+                    for a, b in zip(mine.inputs, theirs.inputs, strict=True):
+                        scale = scale + a.gram(t, at, b, u, to)
+                    self._add(total[0], product, scale, at, to)
+                    continue
+                for a, b in zip(mine.inputs, theirs.inputs, strict=True):
+                    self._add(total[place[self._key(a.name)]], product, a.gram(t, at, b, u, to), at, to)
+
+    def _add(self, total: Array, product: Array, scale: Any, at: slice, to: slice) -> None:
+        sizes = (at.stop - at.start, to.stop - to.start)
+        full = np.ascontiguousarray(np.broadcast_to(np.asarray(scale, dtype=self._dtype), sizes))
+        add_scaled(total, product, full, self._q)
+
+    def _put(self, target: Any, tile: Array, top: int, left: int, output: int) -> None:
+        rows, columns = tile.shape
+        if isinstance(target, np.ndarray) and self._symmetric:
+            put_mirrored(target, tile, top, left)
+        elif isinstance(target, np.ndarray):
+            target[top : top + rows, left : left + columns] = tile
+        else:
+            lead = (output,) if self._request.each_output else ()
+            with self._lock:
+                target[(*lead, slice(top, top + rows), slice(left, left + columns))] = tile
+                if self._symmetric and top != left:
+                    target[(*lead, slice(left, left + columns), slice(top, top + rows))] = tile.T

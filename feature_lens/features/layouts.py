@@ -1,0 +1,43 @@
+"""On which axis of a tensor the examples are: asked of gradients whose weight tells the example."""
+
+from __future__ import annotations
+
+import torch
+
+from feature_lens.features.rules import Layout
+
+# Entries below the first share of the largest are noise; the weights of two examples differ by a tenth at least.
+_NEGLIGIBLE = {torch.float64: 1e-6, torch.float32: 1e-3}
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
+
+
+def layout_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples: int) -> Layout | str | None:
+    """The layout of b examples in a tensor, from its gradient and the one with example n weighted n + 1 times.
+
+    None where the entries belong to no single example; a reason, in words, where several layouts are possible.
+    """
+    if plain is None or owned is None:
+        return "it has no gradient for the examples tried"
+    fitting = [layout for layout in _candidates(plain, examples) if _fits(layout, plain, owned, examples)]
+    if len(fitting) == 1:
+        return fitting[0]
+    return "its gradient does not tell the examples apart" if fitting else None
+
+
+def _candidates(tensor: torch.Tensor, examples: int) -> list[Layout]:
+    found: list[Layout] = []
+    for axis, size in enumerate(tensor.shape):
+        if size == examples:
+            found.append(Layout(axis))
+        elif size % examples == 0 and size:
+            found += [Layout(axis, size // examples, True), Layout(axis, size // examples, False)]
+    return found
+
+
+def _fits(layout: Layout, plain: torch.Tensor, owned: torch.Tensor, examples: int) -> bool:
+    weight = torch.arange(1, examples + 1, dtype=plain.dtype)
+    one, other = layout.split(plain), layout.split(owned)
+    wanted = one * weight.reshape(-1, *[1] * (one.ndim - 1))
+    largest = float(one.abs().nan_to_num().max()) if one.numel() else 0.0
+    told = one.abs() > _NEGLIGIBLE.get(plain.dtype, 1e-3) * largest
+    return bool(((other - wanted).abs()[told] <= _TOLERANCE.get(plain.dtype, 1e-2) * wanted.abs()[told]).all())

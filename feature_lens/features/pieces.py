@@ -1,0 +1,115 @@
+"""Factors of one parameter tensor put together: apart where they are about other entries, summed where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from feature_lens.features.rules import Dense, Factor, Outer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A share of one parameter tensor's gradient: a factor, and the tensor's entries (m,) that it is about, in the
+    order of the factor; None for all of them in C order."""
+
+    name: str
+    factor: Factor
+    entries: torch.Tensor | None = None
+
+    @property
+    def n_entries(self) -> int:
+        """m."""
+        factor = self.factor
+        return factor.values.shape[2] if isinstance(factor, Dense) else factor.g.shape[3] * factor.n_in
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that the factor takes per example, in its own form or as gradients, whichever is more."""
+        factor = self.factor
+        if isinstance(factor, Dense):
+            return factor.values[0].numel()
+        return factor.g[0].numel() + (0 if factor.a is None else factor.a[0].numel())
+
+    def take(self, at: list[int] | slice) -> Piece:
+        """The same of some of the examples."""
+        factor = self.factor
+        if isinstance(factor, Dense):
+            return replace(self, factor=Dense(factor.values[at]))
+        return replace(self, factor=replace(factor, g=factor.g[at], a=None if factor.a is None else factor.a[at]))
+
+
+def composed(factor: Factor, moved: torch.Tensor | None, size: int) -> torch.Tensor | None:
+    """Entries of a tensor of `size` that a factor is about; `moved` as from `uses.entries_of`."""
+    own = factor.entries()
+    if own is None:
+        count = factor.values.shape[2] if isinstance(factor, Dense) else factor.g.shape[3] * factor.n_in
+        own = torch.arange(count)
+    made = own.flatten() if moved is None else moved[own.flatten()]
+    return None if len(made) == size and torch.equal(made, torch.arange(size)) else made
+
+
+def put_together(
+    name: str, factors: Sequence[Factor], entries: Sequence[torch.Tensor | None], size: int
+) -> list[Piece]:
+    """The pieces of a tensor of `size` entries from all factors of its uses; their sum is its gradient.
+
+    Uses of the same entries by the same kind of map become one factor over the positions of both, uses of other
+    entries stay apart, and what overlaps otherwise is summed entry by entry.
+    """
+    pieces = [Piece(name, factor, own) for factor, own in zip(factors, entries, strict=True)]
+    if len(pieces) == 1 or _apart(entries, size):
+        return pieces
+    if all(_same(own, entries[0]) for own in entries):
+        joined = _joined(factors)
+        if joined is not None:
+            return [Piece(name, joined, entries[0])]
+    return [Piece(name, Dense(summed(pieces, size)))]
+
+
+def summed(pieces: Sequence[Piece], size: int) -> torch.Tensor:
+    """Gradient (b, q, size) of one tensor from its pieces, at least one."""
+    total: torch.Tensor | None = None
+    for piece in pieces:
+        values = piece.factor.dense()
+        if piece.entries is not None:
+            placed = values.new_zeros(*values.shape[:2], size)
+            placed[:, :, piece.entries] = values
+            values = placed
+        total = values if total is None else total + values
+    if total is None:
+        raise ValueError("no pieces")
+    return total
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
+
+
+def _apart(entries: Sequence[torch.Tensor | None], size: int) -> bool:
+    if any(own is None for own in entries):
+        return False
+    times = torch.zeros(size, dtype=torch.long)
+    for own in entries:
+        if own is not None:
+            times[own] += 1
+    return bool((times <= 1).all())
+
+
+def _joined(factors: Sequence[Factor]) -> Outer | None:
+    """One factor over the positions of all; None where they are not maps of one kind."""
+    outer = [factor for factor in factors if isinstance(factor, Outer)]
+    first = outer[0] if len(outer) == len(factors) else None
+    if first is None or any(
+        (one.n_in, one.is_tokens, one.a is None, one.transposed)
+        != (first.n_in, first.is_tokens, first.a is None, first.transposed)
+        for one in outer
+    ):
+        return None
+    gate = tuple(number for one in outer for number in one.gate)
+    a = None if first.a is None else torch.cat([one.a for one in outer if one.a is not None], dim=1)
+    return replace(first, g=torch.cat([one.g for one in outer], dim=2), a=a, gate=gate)
