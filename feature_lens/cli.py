@@ -95,6 +95,7 @@ def extract(
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
     workers: Annotated[int, typer.Option(help="Sets computed at a time; changes no value.")] = 2,
+    memory: Annotated[int, typer.Option(help="MiB of working memory beside results, for each set.")] = 512,
     name: Annotated[str, typer.Option(help="Name of the run; the file's name without it.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
@@ -128,6 +129,7 @@ def extract(
         tile=tile,
         batch_size=batch_size,
         workers=workers,
+        memory=memory,
     )
     module = make_module(network)
     frozen = Network.from_module(

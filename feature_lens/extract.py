@@ -88,7 +88,8 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
-    batch_size: examples taken together; workers: sets computed at a time; neither changes a value.
+    batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
+    kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
 
     sets: tuple[SetSettings, ...] = DEFAULT_SETS
@@ -99,6 +100,7 @@ class ExtractSettings:
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
+    memory: int = 512
     random_state: int = 0
 
     def shaping(self) -> dict[str, object]:
@@ -228,7 +230,15 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis = Canonical(settings.rank_outputs)
     else:
         basis = kind()
-    design = EffectiveFeatures(network, examples, wanted.at, wanted.outputs, layers=wanted.layers, tile=settings.tile)
+    design = EffectiveFeatures(
+        network,
+        examples,
+        wanted.at,
+        wanted.outputs,
+        layers=wanted.layers,
+        tile=settings.tile,
+        memory=settings.memory << 20,
+    )
     return _Job(wanted.title(), design, basis)
 
 
@@ -288,6 +298,7 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
         ("keep", settings.keep),
         ("batch_size", settings.batch_size),
         ("workers", settings.workers),
+        ("memory", settings.memory),
         ("tile", settings.tile if settings.tile is not None else 1),
     ):
         if value < 1:

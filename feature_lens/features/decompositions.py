@@ -9,47 +9,70 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.errors import SettingsError
-from feature_lens.features.design import DesignMatrix, Matrix
-from feature_lens.features.eigen_solvers import Apply, leading_dense, leading_matrix_free
+from feature_lens.features.design import DesignMatrix, Matrix, Operator
+from feature_lens.features.eigen_solvers import DENSE_SIDE, Apply, Eigenpairs, leading_dense, leading_eigenpairs
+from feature_lens.features.spectrum import Spread, estimated_spectrum
 
 Side = Literal["auto", "rows", "columns", "matrix_free"]
 
-# Relative residuals: of the features themselves where only products are known, and of the half fits, which are
-# only compared with each other.
-_PRODUCT_TOLERANCE = 1e-10
-_HALF_TOLERANCE = 1e-6
+# Residuals |H u - w u| / w_1 of the features themselves and of the half fits, which are only compared with each other:
+# where products are of float64, and where they are of float32.
+_TOLERANCE = {8: 1e-10, 4: 1e-6}
+_HALF_TOLERANCE = {8: 1e-6, 4: 1e-5}
+_BOUND = {8: 1e-10, 4: 1e-4}
 # Eigenvalues of a half fit below this share of its first belong to no direction that its examples determine.
-_RANK = 1e-12
+_RANK = {8: 1e-12, 4: 1e-5}
+# Columns of products that k eigenpairs take, and how much slower they are than products of square matrices.
+_COLUMNS_EACH, _COLUMNS_MORE, _SKINNY = 5, 60, 4
+# Probes and steps for what lies below the leading eigenvalues.
+_PROBES, _STEPS = 8, 30
 
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Phi = U S V^T, truncated: spectrum S^2 (k,) falling, directions V^T (k, p), trace of the kernel, and
-    overlap V_A^T V_B of the directions of two halves of the examples, None where there are no two."""
+    """Phi = U S V^T, truncated: spectrum S^2 (k,) falling, directions V^T (k, p), residuals |H u - w u| / w (k,),
+    trace of the kernel, where the rest of the trace lies, and overlap V_A^T V_B of the directions of two halves of the
+    examples, None where there are no two."""
 
     spectrum: Matrix
     directions: Matrix
+    residuals: Matrix
     total: float
+    tail: Spread | None
     overlap: Matrix | None
 
 
-def chosen_side(side: Side, shape: tuple[int, int], dense_limit: int) -> Side:
-    """The side to work on: the smaller of (r, p), 'matrix_free' where both exceed the limit; SettingsError if unknown."""
+def chosen_side(side: Side, design: DesignMatrix, k: int) -> Side:
+    """The cheapest way to k eigenpairs that fits in memory, where none is asked for; SettingsError if unknown.
+
+    Counted are multiply-adds: the kernel or the cogram and its reduction, against products with all columns that block
+    Lanczos applies, those of the half fits included. A dense side holds two matrices of it in float64.
+    """
     if side not in ("auto", "rows", "columns", "matrix_free"):
         raise SettingsError(f"A side is auto, rows, columns or matrix_free, not '{side}'; choose one of them.")
     if side != "auto":
         return side
-    rows, columns = shape
-    if min(rows, columns) > dense_limit:
-        return "matrix_free"
-    return "rows" if rows <= columns else "columns"
+    rows, columns = design.shape
+    applied = _COLUMNS_EACH * k + _COLUMNS_MORE
+    costs: dict[Side, float] = {
+        "matrix_free": 2.0 * _SKINNY * applied * (design.product_cost + min(rows, columns) * 8 * k)
+    }
+    dense: tuple[tuple[Side, int, float], ...] = (
+        ("rows", rows, design.gram_cost),
+        ("columns", columns, rows * columns**2 / 2),
+    )
+    for name, length, cost in dense:
+        if 16 * length**2 <= design.memory:
+            reduction = 4.0 * length**3 if length <= DENSE_SIDE else float(_SKINNY) * applied * length**2
+            costs[name] = cost + 2 * reduction
+    return min(costs, key=lambda name: costs[name])
 
 
 def decompose(design: DesignMatrix, side: Side, k: int, seed: int) -> Decomposition:
     """The k leading directions by the kernel (r, r), the cogram (p, p) or products alone; all give the same.
 
     Raises SettingsError for a matrix that is zero, or not finite, which names the examples.
-    Cost: min(r, p)^2 max(r, p) and side^2 k dense; about 20 to 60 streams of r p k matrix-free.
+    Cost: the kernel or the cogram and side^2 k dense; about 5 k + 60 columns of products matrix-free.
     """
     ways = {"rows": _by_rows, "columns": _by_columns, "matrix_free": _by_products}
     return ways[side](design, min(k, *design.shape), seed)
@@ -57,64 +80,105 @@ def decompose(design: DesignMatrix, side: Side, k: int, seed: int) -> Decomposit
 
 def _by_rows(design: DesignMatrix, k: int, seed: int) -> Decomposition:
     """The half fits are blocks of the kernel, so their overlap is U_A^T H_AB U_B / (S_A S_B)."""
-    kernel = design.gram()
+    kernel = np.asarray(design.gram(), dtype=np.float64)
     total = _usable(float(np.trace(kernel)), design)
     values, left = leading_dense(kernel, k, seed)
     q = design.rows_per_example
     halves = [(half[:, None] * q + np.arange(q)).ravel() for half in _halves(design, seed)]
     overlap = None
     if len(halves) == 2:
-        (a_values, a), (b_values, b) = (_of_half(kernel[np.ix_(rows, rows)], k, seed) for rows in halves)
+        size = design.itemsize
+        (a_values, a), (b_values, b) = (_of_half(kernel[np.ix_(rows, rows)], k, seed, size) for rows in halves)
         overlap = (a.T @ kernel[np.ix_(*halves)] @ b) / np.sqrt(a_values)[:, None] / np.sqrt(b_values)
-    return Decomposition(values, _directions(design, values, left), total, overlap)
+    directions = _directions(design, values, left)
+    return _described(lambda block: kernel @ block, values, left, directions, total, overlap, seed, design.itemsize)
 
 
 def _by_columns(design: DesignMatrix, k: int, seed: int) -> Decomposition:
     """The half fits add up to the whole."""
     grams = [design.on(half).cogram() for half in _halves(design, seed)]
-    cogram = np.sum(grams, axis=0)
+    cogram: Matrix = np.sum(grams, axis=0)
     total = _usable(float(np.trace(cogram)), design)
     values, right = leading_dense(cogram, k, seed)
-    parts = [_of_half(gram, k, seed)[1] for gram in grams]
-    return Decomposition(values, _unit_rows(right), total, parts[0].T @ parts[1] if len(parts) == 2 else None)
+    parts = [_of_half(gram, k, seed, design.itemsize)[1] for gram in grams]
+    overlap = parts[0].T @ parts[1] if len(parts) == 2 else None
+    apply: Apply = lambda block: cogram @ block  # noqa: E731  # named for what it does
+    return _described(apply, values, right, _unit_rows(right), total, overlap, seed, design.itemsize)
 
 
 def _by_products(design: DesignMatrix, k: int, seed: int) -> Decomposition:
     total = _usable(design.squared_norm(), design)
-    values, directions = _streamed(design, k, seed, _PRODUCT_TOLERANCE)
+    operator = design.held()
+    apply, found = _streamed(design, operator, k, seed, _TOLERANCE, _BOUND)
+    vectors = np.asarray(found.vectors, dtype=np.float64)
+    by_rows = design.shape[0] < design.shape[1]
+    directions = _directions(operator, found.values, vectors) if by_rows else _unit_rows(vectors)
     parts = []
     for half in _halves(design, seed):
         part = design.on(half)
-        half_values, half_directions = _streamed(part, min(k, *part.shape), seed, _HALF_TOLERANCE)
-        parts.append(half_directions[half_values > _RANK * half_values[0]])
-    return Decomposition(values, directions, total, parts[0] @ parts[1].T if len(parts) == 2 else None)
+        operator = part.held()
+        _, pairs = _streamed(part, operator, min(k, *part.shape), seed, _HALF_TOLERANCE, _BOUND)
+        determined = pairs.values > _RANK[design.itemsize] * pairs.values[0]
+        own = np.asarray(pairs.vectors[:, determined], dtype=np.float64)
+        rows_side = part.shape[0] < part.shape[1]
+        parts.append(_directions(operator, pairs.values[determined], own) if rows_side else _unit_rows(own))
+    overlap = parts[0] @ parts[1].T if len(parts) == 2 else None
+    return _described(apply, found.values, vectors, directions, total, overlap, seed, design.itemsize)
 
 
-def _streamed(design: DesignMatrix, k: int, seed: int, tolerance: float) -> tuple[Matrix, Matrix]:
-    """Eigenvalues and directions (k, p) from products on the smaller side, one or two streams each."""
+def _streamed(
+    design: DesignMatrix, operator: Operator, k: int, seed: int, tolerance: dict[int, float], bound: dict[int, float]
+) -> tuple[Apply, Eigenpairs]:
+    """Eigenpairs on the smaller side from products alone, and the product."""
     rows, columns = design.shape
-    if rows < columns:
-        values, left = leading_matrix_free(lambda u: design.matmul(design.rmatmul(u)), rows, k, seed, tolerance)
-        return values, _directions(design, values, left)
-    values, right = leading_matrix_free(_normal(design), columns, k, seed, tolerance)
-    return values, _unit_rows(right)
+    q, size = design.rows_per_example, design.itemsize
+
+    def of_rows(u: Matrix) -> Matrix:
+        return operator.matmul(operator.rmatmul(u))
+
+    def of_columns(v: Matrix) -> Matrix:
+        return operator.rmatmul(operator.matmul(v))
+
+    apply = of_rows if rows < columns else of_columns
+    # The last layer's share alone has every eigenvalue q times: a block as wide finds the copies at once.
+    block = q + 2 if 8 <= q <= 14 else 8
+    dtype = np.float64 if size == 8 else np.float32
+    wanted, most = tolerance[size], max(tolerance[size], bound[size])
+    side = min(rows, columns)
+    found = leading_eigenpairs(apply, side, k, seed=seed, tolerance=wanted, bound=most, block=block, dtype=dtype)
+    return apply, found
 
 
-def _normal(design: DesignMatrix) -> Apply:
-    """v -> Phi^T (Phi v) in one stream of the design."""
+def _described(
+    apply: Apply,
+    values: Matrix,
+    vectors: Matrix,
+    directions: Matrix,
+    total: float,
+    overlap: Matrix | None,
+    seed: int,
+    itemsize: int,
+) -> Decomposition:
+    """With what the residuals are, and where the eigenvalues lie that were not asked for."""
+    positive = np.maximum(values, np.finfo(float).tiny)
+    residuals = np.linalg.norm(apply(vectors) - vectors * values, axis=0) / positive
+    rest = estimated_spectrum(
+        apply,
+        len(vectors),
+        total,
+        leading=values,
+        vectors=vectors,
+        probes=_PROBES,
+        steps=_STEPS,
+        floor=1e-12 if itemsize == 8 else 1e-6,
+        seed=seed,
+    )
+    return Decomposition(values, directions, residuals, total, rest.tail_spread(), overlap)
 
-    def apply(v: Matrix) -> Matrix:
-        out = np.zeros_like(v)
-        for _, block in design.blocks():
-            out += block.T @ (block @ v)
-        return out
 
-    return apply
-
-
-def _directions(design: DesignMatrix, values: Matrix, left: Matrix) -> Matrix:
+def _directions(operator: Operator, values: Matrix, left: Matrix) -> Matrix:
     """v_k = Phi^T u_k / S_k as rows; zero where the eigenvalue is."""
-    return _unit_rows(design.rmatmul(left) * np.where(values > 0, 1, 0))
+    return _unit_rows(operator.rmatmul(left) * np.where(values > 0, 1, 0))
 
 
 def _unit_rows(columns: Matrix) -> Matrix:
@@ -122,9 +186,9 @@ def _unit_rows(columns: Matrix) -> Matrix:
     return np.ascontiguousarray((columns / np.where(norms > 0, norms, 1)).T)
 
 
-def _of_half(gram: Matrix, k: int, seed: int) -> tuple[Matrix, Matrix]:
-    values, vectors = leading_dense(gram, min(k, len(gram)), seed, _HALF_TOLERANCE)
-    determined = (values > _RANK * values[0]) & (values > 0)
+def _of_half(gram: Matrix, k: int, seed: int, itemsize: int) -> tuple[Matrix, Matrix]:
+    values, vectors = leading_dense(gram, min(k, len(gram)), seed, _HALF_TOLERANCE[8])
+    determined = (values > _RANK[itemsize] * values[0]) & (values > 0)
     return values[determined], vectors[:, determined]
 
 

@@ -26,7 +26,8 @@ from feature_lens.networks.passes import one_pass
 Matrix = npt.NDArray[np.float64]
 D = TypeVar("D", bound="DesignMatrix")
 
-# Rows held at once while a Gram matrix is made: enough for fast products, little beside the matrix itself.
+# Working memory beside a result, and of it the rows held at once while a Gram matrix is made: enough for fast products, little beside the matrix itself.
+MEMORY = 512 << 20
 HELD_BYTES = 192 << 20
 TILE = 32
 _TILE_BYTES = 64 << 20
@@ -93,6 +94,7 @@ class DesignMatrix(ABC):
     examples: Examples
     tile: int
     watch: Callable[[int], None] | None = None
+    memory: int = MEMORY
 
     @property
     @abstractmethod
@@ -121,6 +123,23 @@ class DesignMatrix(ABC):
     @property
     def rows_per_example(self) -> int:
         return len(self.views)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in the precision that products have."""
+        return 8
+
+    @property
+    def gram_cost(self) -> float:
+        """Multiply-adds of `gram`."""
+        rows, columns = self.shape
+        return float(rows) ** 2 * columns / 2
+
+    @property
+    def product_cost(self) -> float:
+        """Multiply-adds of `matmul` and `rmatmul` together, per column, by `held`."""
+        rows, columns = self.shape
+        return 2.0 * rows * columns
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -258,7 +277,7 @@ class CentredDesign(DesignMatrix):
 
     def __init__(self, design: DesignMatrix, mean: Matrix) -> None:
         self.network, self.examples, self.tile = design.network, design.examples, design.tile
-        self.watch = design.watch
+        self.watch, self.memory = design.watch, design.memory
         self._design = design
         self._mean = mean
 
@@ -282,6 +301,18 @@ class CentredDesign(DesignMatrix):
     @property
     def remarks(self) -> tuple[str, ...]:
         return self._design.remarks
+
+    @property
+    def itemsize(self) -> int:
+        return self._design.itemsize
+
+    @property
+    def gram_cost(self) -> float:
+        return self._design.gram_cost
+
+    @property
+    def product_cost(self) -> float:
+        return self._design.product_cost
 
     def held(self) -> Operator:
         """The products of the other design's held matrix, less those of the mean."""

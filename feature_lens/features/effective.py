@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import DesignMatrix, Matrix, Operator, as_matrix, one_thread, tile_size
+from feature_lens.features.design import MEMORY, DesignMatrix, Matrix, Operator, as_matrix, one_thread, tile_size
 from feature_lens.features.factors import PROBED, Factors, FormChanged
 from feature_lens.features.gathered import Gathered
 from feature_lens.features.kernels import By, KernelRequest, KernelWork
@@ -27,8 +27,7 @@ from feature_lens.registry import unknown_name
 
 Array = npt.NDArray[Any]
 
-# Working memory beside a result, and what the factors of one pass may take of it.
-MEMORY = 512 << 20
+# What the factors of one pass may take.
 _TILE_BYTES = 64 << 20
 
 
@@ -175,31 +174,59 @@ class EffectiveFeatures(DesignMatrix):
     def plan(self, n: int | None = None) -> Plan:
         """How each layer's share of the kernel is computed, for n examples (as many as there are without)."""
         q = self.reduction.quantities(self.n_outputs)
-        most = self.memory // (8 * self.dtype.itemsize)
+        most = _TILE_BYTES // self.dtype.itemsize
         return make_plan(self._prepare(), n or len(self.examples), q, self.reduction.joined, most)
 
-    def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
-        """Factors of the examples first .. stop-1 in the plan's forms. Cost: their forward and backward passes."""
-        rates = dict(zip(self.parameters.names, self.parameters.learning_rates, strict=True))
-        few = self._prepare()
-        held = Gathered.room(plan, few, stop - first, rates, self.dtype)
-        tile = self.factor_tile
-        # Tiles begin where they would begin in a stream of all examples, so that blocks do not shape rounding.
+    def pieces(self) -> list[Piece]:
+        """Factors of a few examples: their names, forms and order are those of every block of `stream`."""
+        return self._prepare()
+
+    def stream(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, list[Piece]]]:
+        """Factors of the examples first .. stop-1, pass by pass: start, number of examples, and pieces of them.
+
+        Passes begin where they would begin in a stream of all examples and are padded, so that no range shapes
+        rounding. Raises FormChanged where the network runs otherwise than on the examples before: begin again.
+        """
+        stop, tile = len(self.examples) if stop is None else stop, self.factor_tile
         for start in range(first // tile * tile, stop, tile):
             positions = np.minimum(np.arange(start, start + tile), len(self.examples) - 1)
             with one_pass():
                 inputs = self.network.tensor(np.asarray(self.examples.inputs[start : start + tile]))
-                short = tile - len(inputs)
-                if short:
+                if short := tile - len(inputs):
                     inputs = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])])
                 pieces = self._pieces(inputs, positions, again=False)
             skipped, end = max(first - start, 0), min(stop - start, tile)
-            held.put(
-                plan, [piece.take(slice(skipped, end)) for piece in pieces], start + skipped - first, end - skipped
-            )
             if self.watch is not None:
                 self.watch(end - skipped)
+            yield start + skipped, end - skipped, [piece.take(slice(skipped, end)) for piece in pieces]
+
+    def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
+        """Factors of the examples first .. stop-1 in the plan's forms. Cost: their forward and backward passes."""
+        rates = dict(zip(self.parameters.names, self.parameters.learning_rates, strict=True))
+        held = Gathered.room(plan, self._prepare(), stop - first, rates, self.dtype)
+        for start, count, pieces in self.stream(first, stop):
+            held.put(plan, pieces, start - first, count)
         return held
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def gram_cost(self) -> float:
+        return self.plan().cost / 2
+
+    @property
+    def product_cost(self) -> float:
+        plan = self.plan()
+        return (
+            2.0
+            * plan.n
+            * sum(
+                share.positions * share.n_out * (sum(share.n_in) + plan.rows) if share.how == "pairs" else share.held
+                for share in plan.shares
+            )
+        )
 
     def held(self) -> Operator:
         """Products with factors that stay in memory as long as the answer does, where `memory` allows it."""

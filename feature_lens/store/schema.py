@@ -114,6 +114,7 @@ SET: Final = (
         "share of a feature's energy that is its mean; near 1: the feature is the mean",
         optional=True,
     ),
+    Element("residual", "k", "f", "|H u - w u| / w of the eigenpair", optional=True),
     Element("profile", "k c", "f", "weights w of the outputs in the score", optional=True),
     Element("energy", "k", "f", "share of the energy over outputs that the score carries", optional=True),
     Element("direction", "k ...", "f", "unit direction in parameter space, (k p) or (k c p) for trace", optional=True),

@@ -14,7 +14,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import Card, FeatureSet, ranking_columns
 from feature_lens.features.design import DesignMatrix, Matrix
-from feature_lens.ranking import Ranking, RunningRanking, rank_values
+from feature_lens.ranking import Ranking, rank_values
 from feature_lens.registry import Registry
 
 B = TypeVar("B", bound="Basis")
@@ -97,12 +97,6 @@ def class_labels(design: DesignMatrix) -> tuple[npt.NDArray[np.int64] | None, in
 def ranked(design: DesignMatrix, values: npt.NDArray[np.float32], keep: int, batch_size: int) -> Ranking:
     """Rank values (k, v, n) of a design's examples."""
     return rank_values(values, design.examples.ids, keep, *class_labels(design), buffer=batch_size)
-
-
-def running(design: DesignMatrix, n_features: int, n_views: int, keep: int, batch_size: int) -> RunningRanking:
-    """A ranking of a design's examples to be fed tile by tile."""
-    ids = design.examples.ids
-    return RunningRanking(n_features, n_views, ids, keep, *class_labels(design), buffer=batch_size)
 
 
 def by_spread(ranking: Ranking) -> npt.NDArray[np.int32]:

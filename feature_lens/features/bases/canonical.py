@@ -14,16 +14,16 @@ from feature_lens.features.bases.basis import (
     BASES,
     Basis,
     by_spread,
+    class_labels,
     of_tensors,
     ranked,
     refuse_joined,
-    running,
     stored_columns,
 )
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
-from feature_lens.ranking import Extremes, RunningHistogram
+from feature_lens.features.weight_ranking import rank_weights
 
 RankOutputs = Literal["auto", "all"]
 Values = npt.NDArray[np.float64]
@@ -39,8 +39,7 @@ class Canonical(Basis):
     Values of weight features are never stored: all p are ranked by streaming, with mean, standard deviation and
     extremes. With c <= 16 outputs, or rank_outputs='all', each output is a view; otherwise the views are 'largest'
     (the value of largest magnitude over outputs, signed, with the output it came from), 'own' (the example's own
-    class, where there are labels) and 'predicted'. Cost of weight features: two streams (the second for histograms), and
-    p * v * (4 m + classes + 40) numbers, and at most 256 MiB of keys.
+    class, where there are labels) and 'predicted'. Cost of weight features: see `weight_ranking.rank_weights`.
     """
 
     def __init__(self, rank_outputs: RankOutputs = "auto") -> None:
@@ -91,22 +90,13 @@ class Canonical(Basis):
 
     def _weights(self, design: EffectiveFeatures, name: str, keep: int, batch_size: int) -> FeatureSet:
         views, select = self._views(design)
-        ranker = running(design, design.n_columns, len(views), keep, batch_size)
-        q = design.rows_per_example
-        for tile in design.tiles():
-            block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
-            ranker.update(select(block, tile.start).transpose(2, 1, 0), tile.start)
-        ranking = ranker.result()
-        columns = {**ranking_columns(ranking), "order": by_spread(ranking)}
-        histogram = RunningHistogram(ranking.minimum, ranking.maximum)
-        sources = [_Source(end) for end in (ranking.highest, ranking.lowest)] if "largest" in views else []
-        for tile in design.tiles():
-            block = tile.values[: tile.count * q].reshape(tile.count, q, -1)
-            histogram.update(select(block, tile.start).transpose(2, 1, 0))
-            for source in sources:
-                source.update(block, tile.start)
-        columns["histogram"] = histogram.counts
-        columns |= {f"{end}/output": s.output for end, s in zip(("highest", "lowest"), sources, strict=False)}
+        found = rank_weights(design, len(views), select, keep, *class_labels(design), design.workers)
+        columns = {**ranking_columns(found.ranking), "order": by_spread(found.ranking), "histogram": found.histogram}
+        if "largest" in views:
+            for end, rows in zip(("highest", "lowest"), found.sources, strict=True):
+                output = np.full((design.n_parameters, len(views), keep), -1, dtype=np.int32)
+                output[:, 0] = rows
+                columns[f"{end}/output"] = output
         chosen = design.parameters
         if chosen.names != design.network.parameters.names:
             columns["labels"] = np.array([chosen.label(index) for index in range(chosen.total)])
@@ -138,17 +128,3 @@ class Canonical(Basis):
             return np.concatenate(chosen, axis=1)
 
         return ("largest", "predicted") if labels is None else ("largest", "own", "predicted"), select
-
-
-class _Source:
-    """Which output gave each kept value of one end in the view 'largest' (the first view); -1 in the others."""
-
-    def __init__(self, end: Extremes) -> None:
-        self._position = end.position[:, 0]
-        self.output = np.full(end.position.shape, -1, dtype=np.int32)
-
-    def update(self, block: Values, start: int) -> None:
-        """Take the rows (b, q, p) of a tile."""
-        which = np.abs(block).argmax(axis=1)
-        feature, rank = np.nonzero((self._position >= start) & (self._position < start + len(block)))
-        self.output[feature, 0, rank] = which[self._position[feature, rank] - start, feature]

@@ -13,6 +13,7 @@ from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, 
 from feature_lens.features.decompositions import Side, chosen_side, decompose
 from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, one_thread
 from feature_lens.features.known_methods import eigen_equals
+from feature_lens.features.spectrum import Spread
 
 # Directions larger than this are not put into a run; the share of each tensor still is.
 _DIRECTION_BYTES = 64 << 20
@@ -29,11 +30,11 @@ class Eigen(Basis):
     arXiv:2510.00468, extended to new examples by Nystroem, H(x, A) u_k / S_k = Phi(x) v_k.
 
     n_components: k, fewer where an eigenvalue falls below `drop` times the first. centred: take the mean row of each
-    output off first. side: the kernel (r, r), the smaller of it and the cogram (p, p) by 'auto', or 'matrix_free',
-    which 'auto' takes when both exceed `dense_limit`; all give the same features. group_gap: eigenvalues closer than
+    output off first. side: the kernel (r, r) by 'rows', the cogram (p, p) by 'columns', 'matrix_free', or whichever is
+    cheapest and fits in the design's memory by 'auto'; all give the same features. group_gap: eigenvalues closer than
     this, relatively, form one degenerate group. Cost: min(r, p)^2 max(r, p) dense, r p k steps matrix-free.
 
-    Learnt: spectrum_ (k), directions_ (k, p), groups_ (k), stability_ (k), mean_share_ (k), kernel_share_, side_,
+    Learnt: spectrum_ (k), residuals_ |H u - w u| / w (k), tail_ (where the rest lies), directions_ (k, p), groups_ (k), stability_ (k), mean_share_ (k), kernel_share_, side_,
     and for several rows per example profile_ (k, q) and energy_ (k). The sign of a feature makes the sum of
     cubes of its training scores positive. The stability of a group that n_components cuts off is not known (NaN).
     Memory: directions_ take k * p numbers, for trace k * c * p.
@@ -45,7 +46,6 @@ class Eigen(Basis):
         *,
         centred: bool = False,
         side: Side = "auto",
-        dense_limit: int = 6000,
         drop: float = 1e-6,
         group_gap: float = 0.01,
         random_state: int = 0,
@@ -53,7 +53,6 @@ class Eigen(Basis):
         self.n_components = n_components
         self.centred = centred
         self.side = side
-        self.dense_limit = dense_limit
         self.drop = drop
         self.group_gap = group_gap
         self.random_state = random_state
@@ -62,7 +61,7 @@ class Eigen(Basis):
         """Raise SettingsError for settings that no design can be fitted with."""
         if self.n_components < 1:
             raise SettingsError(f"At least one eigen feature must be asked for, not {self.n_components}.")
-        chosen_side(self.side, design.shape, self.dense_limit)
+        chosen_side(self.side, design, self.n_components)
 
     def fit(self, design: DesignMatrix, y: None = None) -> Eigen:
         """Learn directions on the training examples.
@@ -78,11 +77,14 @@ class Eigen(Basis):
         if self.mean_ is not None:
             fitted = CentredDesign(fitted, self.mean_)
         with one_thread():
-            self.side_ = chosen_side(self.side, fitted.shape, self.dense_limit)
+            self.side_ = chosen_side(self.side, fitted, self.n_components)
             # One more than is wanted tells whether the last group is whole.
             found = decompose(fitted, self.side_, self.n_components + 1, self.random_state)
             self._refuse_constant(found.total, len(fitting))
-            k = min(self.n_components, int(np.count_nonzero(found.spectrum > self.drop * found.spectrum[0])))
+            # Where products carry seven digits, what is smaller is their rounding.
+            drop = self.drop if fitted.itemsize == 8 else max(self.drop, 1e-5)
+            k = min(self.n_components, int(np.count_nonzero(found.spectrum > drop * found.spectrum[0])))
+            self.residuals_, self.tail_ = found.residuals[:k].copy(), found.tail
             self.spectrum_, self.directions_ = found.spectrum[:k].copy(), found.directions[:k].copy()
             self.kernel_share_ = float(self.spectrum_.sum() / found.total)
             groups = degenerate_groups(found.spectrum[: k + 1], self.group_gap)
@@ -148,17 +150,19 @@ class Eigen(Basis):
             "group": self.groups_,
             "stability": self.stability_,
             "mean_share": self.mean_share_,
+            "residual": self.residuals_,
         }
         if q > 1:
             columns |= {"profile": self.profile_, "energy": self.energy_}
         columns |= self._direction_columns(design)
         kind, outputs = self._centred(design).card
+        rest = _rest_words(self.tail_, self.kernel_share_)
         cut = " The last group of near-degenerate eigenvalues is cut off by that number." if self.cut_group_ else ""
         card = self._card(
             self._centred(design),
             f"Eigen features of the {kind}, {outputs.split(':')[0]}",
             f"The {k} directions in which the {kind} of the fitted examples vary most; the activation of an example is "
-            f"the projection of its row on the direction.{cut}{of_tensors(design)}",
+            f"the projection of its row on the direction.{cut}{rest}{of_tensors(design)}",
             eigen_equals(design, self.centred),
             _score_words(q),
             kernel_share=self.kernel_share_,
@@ -182,6 +186,16 @@ class Eigen(Basis):
                     full[:, :, at] = parts[name]
             columns["direction"] = full[:, 0] if full.shape[1] == 1 else full
         return columns
+
+
+def _rest_words(tail: Spread | None, share: float) -> str:
+    """Where the rest of the kernel lies, so that a share of it can be judged."""
+    if tail is None or share > 0.9995:
+        return ""
+    return (
+        f" They hold {share:.1%} of the kernel; of the rest, {tail.share:.1%} lies in about {tail.number.value:,.0f} "
+        f"further eigenvalues between {tail.high:.2g} and {tail.low:.2g} (estimated)."
+    )
 
 
 def degenerate_groups(spectrum: Matrix, gap: float) -> npt.NDArray[np.int32]:
