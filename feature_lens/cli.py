@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | extract | info | export | app.
+"""The command line: feature-lens demo | extract | kernel | info | export | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -143,6 +143,48 @@ def extract(
     remarks = (untold,) if trained is None else ()
     extract_run(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite, remarks=remarks)
     _tell(out)
+
+
+@app.command(
+    epilog="Example: feature-lens kernel --network net.py:make --data net.py:data --outputs trace --out kernel.h5"
+)
+def kernel(
+    network: Annotated[str, typer.Option(help="Factory of the module: 'pkg.mod:make' or 'file.py:make'.")],
+    data: Annotated[str, typer.Option(help="Factory of the data: Examples, (inputs, targets) or a torch Dataset.")],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("kernel.h5"),
+    trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
+    outputs: Annotated[str, typer.Option(help="Output reduction: flattened, trace, output:3 and so on.")] = "flattened",
+    by: Annotated[str, typer.Option(help="whole, layer or tensor: one kernel, or its parts, which add up.")] = "whole",
+    each_output: Annotated[bool, typer.Option("--each-output", help="A kernel for each output alone.")] = False,
+    layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
+    precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    memory: Annotated[int, typer.Option(help="MiB of working memory.")] = 512,
+    plan: Annotated[bool, typer.Option("--plan", help="Print how each layer would be computed, and stop.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the neural tangent kernel of your network to a file, block by block, or print how it is computed."""
+    from feature_lens.features.effective import EffectiveFeatures
+    from feature_lens.networks import Network
+    from feature_lens.networks.factories import make_examples, make_module
+    from feature_lens.store import check_writable, kernel_file
+
+    if not plan:
+        check_writable(out, overwrite)
+    frozen = Network.from_module(
+        make_module(network),
+        trained=trained,
+        precision=precision,  # type: ignore[arg-type]  # checked where it is used, with a sentence
+    )
+    examples = make_examples(data)
+    design = EffectiveFeatures(frozen, examples, outputs=outputs, layers=layers or None, memory=memory << 20)
+    if plan:
+        typer.echo(str(design.plan()))
+        return
+    shapes = design.kernel_shapes(by, each_output)  # type: ignore[arg-type]  # as above
+    settings = {"outputs": outputs, "by": by, "each_output": each_output, "network": frozen.digest}
+    with kernel_file(out, shapes, design.dtype, examples.ids, settings, overwrite) as made:
+        design.kernels(by=by, each_output=each_output, out=made)  # type: ignore[arg-type]  # as above
+    typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 
 @app.command(epilog="Example: feature-lens info digits.h5")

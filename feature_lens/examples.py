@@ -230,6 +230,8 @@ class Examples:
 
 def _array(values: Any, what: str) -> Array:
     try:
+        # numpy has no bfloat16; every one of its numbers is a float32 too.
+        values = values.float() if str(getattr(values, "dtype", "")) == "torch.bfloat16" else values
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ExamplesError(

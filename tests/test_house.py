@@ -121,7 +121,7 @@ def test_there_are_no_circles() -> None:
 
 def test_only_the_store_opens_hdf5() -> None:
     users = {module for module in MODULES if any(name.split(".")[0] == "h5py" for name in _imports(module))}
-    assert users == {"feature_lens.store.reader", "feature_lens.store.writer"}
+    assert users == {f"feature_lens.store.{name}" for name in ("reader", "writer", "kernel_file")}
 
 
 def test_reading_a_run_never_loads_torch() -> None:
@@ -173,7 +173,7 @@ PUBLIC = {
     "feature_lens.networks": "Network load_checkpoint",
     "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use",
-    "feature_lens.store": "RunFile check_writable specification write_bytes write_run",
+    "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity
         SheetGeometry alt_text at_rank best_matches class_colour class_figures class_profile contact_sheet default_view

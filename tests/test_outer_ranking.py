@@ -180,7 +180,7 @@ def test_wide_layers_take_smaller_panels(monkeypatch: pytest.MonkeyPatch) -> Non
     a, g, ids, classes = _data(1000, 5)
     values = _formed(a, g)
     whole = _outer(a, g, ids, 5, classes, 4)
-    monkeypatch.setattr(outer_ranking, "_PANEL_BYTES", 1 << 17)
+    monkeypatch.setattr(outer_ranking, "PANEL_BYTES", 1 << 17)
     found = [_outer(a, g, ids, 5, classes, 4, block=block) for block in (1000, 77)]
     assert _bytes(found[0]) == _bytes(found[1])
     assert found[0].mean.tobytes() != whole.mean.tobytes()

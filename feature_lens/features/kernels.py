@@ -13,7 +13,7 @@ import numpy.typing as npt
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.compiled import add_scaled, put_mirrored
+from feature_lens.features.compiled.pairs import add_scaled
 from feature_lens.features.gathered import Gathered, Pairs
 from feature_lens.features.plan import Plan
 from feature_lens.features.reductions import Reduction
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 By = Literal["whole", "layer", "tensor"]
 
 # Kernel rows and columns of one piece of work: its buffers stay in a core's own cache.
-_TILE_ROWS = 400
+_TILE_ROWS = 320
 
 
 class Source(Protocol):
@@ -238,10 +238,10 @@ class KernelWork:
 
     def _put(self, target: Any, tile: Array, top: int, left: int, output: int) -> None:
         rows, columns = tile.shape
-        if isinstance(target, np.ndarray) and self._symmetric:
-            put_mirrored(target, tile, top, left)
-        elif isinstance(target, np.ndarray):
+        if isinstance(target, np.ndarray):
             target[top : top + rows, left : left + columns] = tile
+            if self._symmetric and top != left:
+                target[left : left + columns, top : top + rows] = tile.T
         else:
             lead = (output,) if self._request.each_output else ()
             with self._lock:

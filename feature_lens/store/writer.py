@@ -90,16 +90,21 @@ def write_bytes(content: bytes, path: Path | str, overwrite: bool = False) -> Pa
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            _place_new(temporary, target)
+        place(temporary, target, overwrite)
     except OSError as error:
         raise OutputError(f"'{target}' could not be written ({_reason(error)}); nothing was changed.") from error
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
     return target
+
+
+def place(temporary: Path, target: Path, overwrite: bool) -> None:
+    """Give a finished file its name; raises OutputError where another has it, unless that may be replaced."""
+    if overwrite:
+        os.replace(temporary, target)
+    else:
+        _place_new(temporary, target)
+    _sync_folder(target.parent)
 
 
 def _place_new(temporary: Path, target: Path) -> None:
