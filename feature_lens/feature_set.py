@@ -4,7 +4,8 @@ Letters: n examples, c outputs, p parameters, k features, v views, m kept extrem
 
 A feature has one or more *views*, each one number per example: a neuron has the view `activation`, a flattened
 eigen feature has `score` and one `output:i` per output. Rankings and moments exist for every feature in every view;
-values (k, v, n) are there for stored sets and absent for the weight features, whose values are never stored.
+values (k, v, n) are there for stored sets; the values of weight features are never stored, but follow from factors
+where a run keeps those.
 The columns, their shapes and meaning are those of `feature_lens.store.schema`, under the same names.
 """
 
@@ -23,6 +24,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.ranking import Ranking
 from feature_lens.registry import unknown_name
+from feature_lens.weight_factors import FactoredValues
 
 # A set's name is a group of the file, a part of file names and of links in the app.
 SET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -73,7 +75,17 @@ class FeatureSet:
 
     @property
     def stores_values(self) -> bool:
-        """Whether the value of every example is stored, not only extremes and moments."""
+        """Whether the values of all features are stored, so that the whole matrix of them can be read."""
+        return "values" in self.columns and not self.keeps_factors
+
+    @property
+    def keeps_factors(self) -> bool:
+        """Whether values are not stored but computed from factors, a feature at a time."""
+        return isinstance(self.columns.get("values"), FactoredValues)
+
+    @property
+    def gives_values(self) -> bool:
+        """Whether a feature's value on every example can be had, stored or from factors."""
         return "values" in self.columns
 
     def view_index(self, view: str) -> int:
@@ -107,9 +119,9 @@ class FeatureSet:
         return f"{self.name} {feature}"
 
     def values(self, feature: int, view: str) -> npt.NDArray[np.float32]:
-        """Values (n,) of one feature in one view; raises SettingsError where values are not stored."""
+        """Values (n,) of one feature in one view; raises SettingsError where values are not kept."""
         at = self.check(feature), self.view_index(view)
-        if not self.stores_values:
+        if not self.gives_values:
             raise SettingsError(
                 f"Feature set '{self.name}' keeps extremes and moments only, not the value of every example; "
                 "choose a stored set."

@@ -29,6 +29,7 @@ def run_card(run: RunContents) -> str:
         card = feature_set.card
         share = "" if card.kernel_share is None else f", {_share(card.kernel_share)} of the kernel"
         kept = "all values" if feature_set.stores_values else "extremes and moments"
+        kept += ", factors of all values" if feature_set.keeps_factors else ""
         lines.append(f"set       {name}: {len(feature_set):,} features, {len(feature_set.views)} views, {kept}{share}")
         lines += _indented(card.title)
         if card.equals:

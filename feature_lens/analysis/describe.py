@@ -80,7 +80,7 @@ def histogram(values: npt.NDArray[np.floating], bins: int = 40) -> pd.DataFrame:
 def feature_histogram(feature_set: FeatureSet, feature: int, view: str) -> pd.DataFrame | None:
     """Columns low, high, count of one feature's finite values: from the values where they are stored, else from the
     counts that were made when it was ranked; None where the set has neither."""
-    if feature_set.stores_values:
+    if feature_set.stores_values or ("histogram" not in feature_set and feature_set.gives_values):
         return histogram(feature_set.values(feature, view))
     at = feature_set.check(feature), feature_set.view_index(view)
     if "histogram" not in feature_set:

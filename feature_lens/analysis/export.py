@@ -136,7 +136,7 @@ def _checked(feature_set: FeatureSet, request: ExportRequest) -> tuple[npt.NDArr
 
 def _width(run: RunContents, feature_set: FeatureSet, request: ExportRequest) -> int:
     kept = int(feature_set.columns["highest/position"].shape[2])
-    if request.count > kept and not feature_set.stores_values and kept < len(run.examples):
+    if request.count > kept and not feature_set.gives_values and kept < len(run.examples):
         raise SettingsError(
             f"Feature set '{feature_set.name}' keeps {kept} examples at each end, but {request.count} were asked for; "
             f"ask for at most {kept}."

@@ -1,6 +1,6 @@
 """Where examples stand in a feature's order: its ends, its quantile groups, its whole range, the place of a rank.
 
-Ranks count from 0, the highest value first. All but the kept ends need a set whose values are stored.
+Ranks count from 0, the highest value first. All but the kept ends need a set whose values are stored, or follow from factors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def value_matrix(feature_set: FeatureSet, view: str) -> npt.NDArray[np.float32]:
 
 
 def full_order(run: RunContents, set_name: str, feature: int, view: str) -> tuple[Positions, Values]:
-    """Positions and values of all examples with finite values, highest first; stored sets only. Cost n log n."""
+    """Positions and values of all examples with finite values, highest first. Cost n log n.
+
+    Raises SettingsError for sets that keep neither values nor factors.
+    """
     values = run.feature_set(set_name).values(feature, view)
     positions = order(values, id_ranks(run.examples.ids))
     return positions, values[positions]
@@ -63,7 +66,7 @@ def end_of(
 ) -> tuple[npt.NDArray[np.int32], Values]:
     """Positions and values of the `count` examples at the 'highest' or 'lowest' end, fewer where there are fewer.
 
-    Reads the kept ends; goes to the stored values for more than were kept, and raises SettingsError without them.
+    Reads the kept ends; goes to all values for more than were kept, and raises SettingsError without them.
     """
     feature_set = run.feature_set(set_name)
     if count < 1:
@@ -72,7 +75,7 @@ def end_of(
     kept = int(feature_set.columns[f"{end}/position"].shape[2])
     if count <= kept or len(positions) < kept or kept >= len(run.examples):
         return positions[:count], values[:count]
-    if not feature_set.stores_values:
+    if not feature_set.gives_values:
         raise SettingsError(
             f"Feature set '{set_name}' keeps {kept} examples at each end, but {count} were asked for; "
             f"ask for at most {kept}."

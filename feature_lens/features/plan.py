@@ -70,6 +70,15 @@ class Plan:
 
 def make_plan(pieces: Sequence[Piece], n: int, rows: int, joined: bool, most_held: int) -> Plan:
     """Choose for every piece; `pieces` are those of a few examples, `most_held` numbers an example may take by rows."""
+    return _plan(pieces, n, rows, joined, most_held)
+
+
+def smallest_plan(pieces: Sequence[Piece], n: int, rows: int) -> Plan:
+    """Of both ways the one that holds fewer numbers, whatever a kernel would cost: for factors that are to be kept."""
+    return _plan(pieces, n, rows, joined=False, most_held=None)
+
+
+def _plan(pieces: Sequence[Piece], n: int, rows: int, joined: bool, most_held: int | None) -> Plan:
     groups: dict[tuple[object, ...], list[int]] = {}
     shares: list[Share] = []
     for place, piece in enumerate(pieces):
@@ -100,7 +109,10 @@ def _dense(piece: Piece, place: int, n: int, rows: int, joined: bool) -> Share:
     return Share((piece.name,), (place,), "rows", 1, m, (1,), pairs * together * m, None, rows * m)
 
 
-def _outer(pieces: Sequence[Piece], members: tuple[int, ...], n: int, rows: int, joined: bool, most_held: int) -> Share:
+def _outer(
+    pieces: Sequence[Piece], members: tuple[int, ...], n: int, rows: int, joined: bool, most_held: int | None
+) -> Share:
+    """The way that costs less, unless rows take more than `most_held` numbers; without that the way that holds less."""
     factors = [piece.factor for piece in pieces if isinstance(piece.factor, Outer)]
     g = factors[0].g
     t, o = max(len(live_positions(g)), 1), g.shape[3]
@@ -110,7 +122,8 @@ def _outer(pieces: Sequence[Piece], members: tuple[int, ...], n: int, rows: int,
     by_pairs = float(n) ** 2 * t**2 * (written + 1) + pairs * t**2 * (together * o + 1)
     by_rows = float(n) * rows * t * o * sum(n_in) + pairs * together * o * sum(n_in)
     held_pairs, held_rows = g.shape[2] * (written + len(factors) + rows * o), rows * o * sum(n_in)
-    how: How = "pairs" if by_pairs <= by_rows or held_rows > most_held else "rows"
+    fits = by_pairs > by_rows and held_rows <= most_held if most_held is not None else held_rows < held_pairs
+    how: How = "rows" if fits else "pairs"
     names = tuple(piece.name for piece in pieces)
     if how == "pairs":
         return Share(names, members, how, t, o, n_in, by_pairs, by_rows, held_pairs)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.features.gathered import Gathered, Inputs, Pairs
+from feature_lens.features.gathered import Gathered, Inputs, Pairs, Rows
 from feature_lens.features.work import run_all
 
 Array = npt.NDArray[Any]
 
-# Columns that one piece of work takes: fixed, so that the number of workers shapes no rounding.
-_COLUMNS = 8
+# Output units that one piece of work takes: fixed, so that the number of workers shapes no rounding.
+_UNITS = 64
+Task = Callable[[], None]
 
 
 class Products:
@@ -32,27 +34,48 @@ class Products:
 
     def matmul(self, v: Array) -> Array:
         """(columns, k) -> (n q, k)."""
-        held, dtype = self._held, self._held.matrix.dtype
-        out = np.empty((held.n, self._q, v.shape[1]), dtype=dtype)
+        held, k = self._held, v.shape[1]
+        given = np.ascontiguousarray(v, dtype=held.matrix.dtype).reshape(self._blocks, self._p, k)
+        tasks: list[Task] = []
+        parts: list[Array] = []
 
-        def columns(at: slice) -> Callable[[], None]:
-            return lambda: self._forward(np.ascontiguousarray(v[:, at], dtype=dtype), out[:, :, at])
+        def part(compute: Callable[[Array], None]) -> None:
+            parts.append(np.empty(0))
+            place = len(parts) - 1
 
-        run_all([columns(at) for at in _chunks(v.shape[1])], self._workers)
-        return out.reshape(-1, v.shape[1])
+            def task() -> None:
+                parts[place] = np.zeros((held.n, self._q, k), dtype=given.dtype)
+                compute(parts[place])
+
+            tasks.append(task)
+
+        for rows in held.rows:
+            part(partial(self._forward_rows, rows, given))
+        for pairs in held.pairs:
+            for units in self._units(pairs):
+                part(partial(self._forward_pairs, pairs, units, given))
+        run_all(tasks, self._workers)
+        # Added in the order of the tasks, whichever was done first.
+        total = np.zeros((held.n, self._q, k), dtype=given.dtype)
+        for one in parts:
+            total += one
+        return total.reshape(-1, k)
 
     def rmatmul(self, u: Array) -> Array:
         """(n q, k) -> (columns, k)."""
-        held, dtype = self._held, self._held.matrix.dtype
-        k = u.shape[1]
-        out = np.zeros((self._blocks * self._p, k), dtype=dtype)
-        given = u.reshape(held.n, self._q, k)
-
-        def columns(at: slice) -> Callable[[], None]:
-            return lambda: self._backward(np.ascontiguousarray(given[:, :, at], dtype=dtype), out[:, at])
-
-        run_all([columns(at) for at in _chunks(k)], self._workers)
+        held, k = self._held, u.shape[1]
+        out = np.zeros((self._blocks * self._p, k), dtype=held.matrix.dtype)
+        by_block = out.reshape(self._blocks, self._p, k)
+        given = np.ascontiguousarray(u, dtype=out.dtype).reshape(held.n, self._q, k)
+        tasks: list[Task] = [partial(self._backward_rows, rows, given, by_block) for rows in held.rows]
+        for pairs in held.pairs:
+            tasks += [partial(self._backward_pairs, pairs, at, given, by_block) for at in self._units(pairs)]
+        run_all(tasks, self._workers)
         return out
+
+    def _units(self, pairs: Pairs) -> list[slice]:
+        width = self._blocks * pairs.n_out
+        return [slice(first, min(first + _UNITS, width)) for first in range(0, width, _UNITS)]
 
     def diagonal(self) -> npt.NDArray[np.float64]:
         """(n, q) squares of the rows, accumulated in float64; (n, 1) for joined rows."""
@@ -71,64 +94,69 @@ class Products:
         found: npt.NDArray[np.float64] = total.sum(axis=1, keepdims=True) if self._joined else total
         return found
 
-    def _forward(self, v: Array, out: Array) -> None:
-        held, k = self._held, v.shape[1]
-        out[...] = 0
-        by_block = v.reshape(self._blocks, self._p, k)
-        for rows in held.rows:
-            own = by_block[:, self._slices[rows.name]]
-            own = own if rows.entries is None else own[:, rows.entries]
-            matrix = held.matrix[:, :, rows.columns]
-            if self._joined:
-                out[:, 0] += np.einsum("nqm,qmk->nk", matrix, own, optimize=True)
-            else:
-                out += matrix @ own[0]
-        for pairs in held.pairs:
-            places = [self._of(inputs, by_block, pairs) for inputs in pairs.inputs]
-            for t in pairs.positions():
-                z: Any = 0
-                for inputs, own in zip(pairs.inputs, places, strict=True):
-                    z = z + inputs.apply(t, own)
-                out += pairs.g[t].reshape(held.n, self._q, -1) @ z
+    def _forward_rows(self, rows: Rows, v: Array, out: Array) -> None:
+        own = self._of(rows.name, rows.entries, v)
+        matrix = self._held.matrix[:, :, rows.columns]
+        if self._joined:
+            out[:, 0] += np.einsum("nqm,qmk->nk", matrix, own, optimize=True)
+        else:
+            out += (matrix.reshape(-1, matrix.shape[2]) @ own[0]).reshape(out.shape)
 
-    def _of(self, inputs: Inputs, by_block: Array, pairs: Pairs) -> Array:
-        """A tensor's part of v, times sqrt(lambda): (i, blocks * o, k)."""
-        own = by_block[:, self._slices[inputs.name]]
-        own = own if inputs.entries is None else own[:, inputs.entries]
-        own = own.reshape(self._blocks, pairs.n_out, inputs.n_in, -1).transpose(2, 0, 1, 3)
-        made = own.reshape(inputs.n_in, self._blocks * pairs.n_out, -1)
+    def _forward_pairs(self, pairs: Pairs, units: slice, v: Array, out: Array) -> None:
+        """g (a V) of some units."""
+        held, k = self._held, v.shape[2]
+        places = [self._of_units(inputs, pairs, units, v) for inputs in pairs.inputs]
+        for t in pairs.positions():
+            z: Any = 0
+            for inputs, own in zip(pairs.inputs, places, strict=True):
+                z = z + inputs.apply(t, own)
+            g = pairs.g[t].reshape(held.n, self._q, -1)[:, :, units]
+            out += g @ np.broadcast_to(z, (held.n, units.stop - units.start, k))
+
+    def _of(self, name: str, entries: Array | None, v: Array) -> Array:
+        """A tensor's part of v (blocks, m, k)."""
+        own = v[:, self._slices[name]]
+        return own if entries is None else own[:, entries]
+
+    def _of_units(self, inputs: Inputs, pairs: Pairs, units: slice, v: Array) -> Array:
+        """A tensor's part of v for some units, times sqrt(lambda): (i, units, k)."""
+        own = self._of(inputs.name, inputs.entries, v).reshape(self._blocks * pairs.n_out, inputs.n_in, -1)
+        made = np.ascontiguousarray(own[units].transpose(1, 0, 2))
         return made if inputs.rate == 1 else made * np.sqrt(inputs.rate).astype(made.dtype)
 
-    def _backward(self, u: Array, out: Array) -> None:
-        held, k = self._held, u.shape[2]
-        by_block = out.reshape(self._blocks, self._p, k)
-        for rows in held.rows:
-            matrix = held.matrix[:, :, rows.columns]
-            if self._joined:
-                own = np.einsum("nqm,nk->qmk", matrix, u[:, 0], optimize=True)
-            else:
-                own = (matrix.reshape(held.n * self._q, -1).T @ u.reshape(-1, k))[None]
-            _add(by_block, self._slices[rows.name], rows.entries, own)
-        for pairs in held.pairs:
-            width = self._blocks * pairs.n_out
-            totals = [np.zeros((inputs.n_in, width, k), dtype=u.dtype) for inputs in pairs.inputs]
-            for t in pairs.positions():
-                w = pairs.g[t].reshape(held.n, self._q, -1).transpose(0, 2, 1) @ u
-                for inputs, total in zip(pairs.inputs, totals, strict=True):
-                    total += inputs.collect(t, w)
+    def _backward_rows(self, rows: Rows, u: Array, by_block: Array) -> None:
+        matrix = self._held.matrix[:, :, rows.columns]
+        if self._joined:
+            own = np.einsum("nqm,nk->qmk", matrix, u[:, 0], optimize=True)
+        else:
+            own = (matrix.reshape(-1, matrix.shape[2]).T @ u.reshape(-1, u.shape[2]))[None]
+        self._add(by_block, rows.name, rows.entries, own)
+
+    def _backward_pairs(self, pairs: Pairs, units: slice, u: Array, by_block: Array) -> None:
+        """a^T (g^T u) of some units, which are entries of their own."""
+        held, k, width = self._held, u.shape[2], units.stop - units.start
+        totals = [np.zeros((inputs.n_in, width, k), dtype=u.dtype) for inputs in pairs.inputs]
+        for t in pairs.positions():
+            w = pairs.g[t].reshape(held.n, self._q, -1)[:, :, units].transpose(0, 2, 1) @ u
             for inputs, total in zip(pairs.inputs, totals, strict=True):
-                own = total.reshape(inputs.n_in, self._blocks, pairs.n_out, k).transpose(1, 2, 0, 3)
-                own = own.reshape(self._blocks, -1, k)
-                own = own if inputs.rate == 1 else own * np.sqrt(inputs.rate).astype(u.dtype)
-                _add(by_block, self._slices[inputs.name], inputs.entries, own)
+                total += inputs.collect(t, w)
+        for inputs, total in zip(pairs.inputs, totals, strict=True):
+            own = total.transpose(1, 0, 2)
+            own = own if inputs.rate == 1 else own * np.sqrt(inputs.rate).astype(u.dtype)
+            # Units count outputs first where the rows are joined; no block of a tensor is met by two tasks.
+            for block in range(units.start // pairs.n_out, (units.stop - 1) // pairs.n_out + 1):
+                first = max(units.start, block * pairs.n_out)
+                last = min(units.stop, (block + 1) * pairs.n_out)
+                part = own[first - units.start : last - units.start].reshape(-1, k)
+                places = np.arange(
+                    (first - block * pairs.n_out) * inputs.n_in, (last - block * pairs.n_out) * inputs.n_in
+                )
+                at = self._slices[inputs.name].start + (places if inputs.entries is None else inputs.entries[places])
+                by_block[block, at] += part
 
-
-def _add(by_block: Array, at: slice, entries: Array | None, own: Array) -> None:
-    if entries is None:
-        by_block[:, at] += own
-    else:
-        by_block[:, at.start + entries] += own
-
-
-def _chunks(k: int) -> list[slice]:
-    return [slice(first, min(first + _COLUMNS, k)) for first in range(0, k, _COLUMNS)]
+    def _add(self, by_block: Array, name: str, entries: Array | None, own: Array) -> None:
+        at = self._slices[name]
+        if entries is None:
+            by_block[:, at] += own
+        else:
+            by_block[:, at.start + entries] += own

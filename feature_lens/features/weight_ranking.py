@@ -23,12 +23,12 @@ Select = Callable[[Array, int], Array]
 
 @dataclass(frozen=True)
 class WeightRankings:
-    """What is kept of all features: their ranking, histograms (k, v, bins), and for each kept value of the first view
-    the row of the example that gave it, at the highest and the lowest end (k, m)."""
+    """What is kept of all features: their ranking, and from a second stream histograms (k, v, bins) and, for each
+    kept value of the first view, the row of the example that gave it, at the highest and the lowest end (k, m)."""
 
     ranking: Ranking
-    histogram: npt.NDArray[np.int32]
-    sources: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+    histogram: npt.NDArray[np.int32] | None
+    sources: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,19 @@ def rank_weights(
     classes: npt.NDArray[np.int64] | None,
     n_classes: int,
     workers: int | None = None,
+    *,
+    second: bool = True,
 ) -> WeightRankings:
     """Rank all k weight features of a design in `views` views, m = `keep` examples at each end.
 
     For a layer used once per example a feature is a product a_i g_o, so nothing of the size of the Jacobian is made;
     where weights are shared over positions the gradients of a block of examples are. No bit depends on `workers`.
-    Cost: two streams of factors (the second for histograms), k * v * n products twice. Memory:
+    Cost: one stream of factors and k * v * n products, and as much again for the `second`. Memory:
     k * v * (16 m + 24 + 12 classes + 160) bytes, and what the factors and gradients of one pass take.
     """
     while True:
         try:
-            return _Work(design, views, select, keep, classes, n_classes, workers).run()
+            return _Work(design, views, select, keep, classes, n_classes, workers).run(second)
         except FormChanged:
             continue
 
@@ -101,7 +103,7 @@ class _Work:
                 m = len(part.features)
                 self._rankers.append(ValueRanking(m, views, ids, keep, classes, n_classes, workers=workers))
 
-    def run(self) -> WeightRankings:
+    def run(self, second: bool) -> WeightRankings:
         for start, count, pieces in self._stream():
             for ranker, part, piece in zip(self._rankers, self._parts, pieces, strict=True):
                 if isinstance(ranker, OuterRanking) and piece is not None:
@@ -110,16 +112,13 @@ class _Work:
                 elif isinstance(ranker, ValueRanking):
                     ranker.update(self._chosen(part, piece, start, count), start)
         found = [ranker.result() for ranker in self._rankers]
+        features, k = [part.features for part in self._parts], self._design.n_parameters
+        ranking = _together(found, features, k)
+        if not second:
+            return WeightRankings(ranking, None, None)
         histogram, sources = self._second(found)
-        k = self._design.n_parameters
-        return WeightRankings(
-            _together(found, [part.features for part in self._parts], k),
-            _scattered(histogram, [part.features for part in self._parts], k),
-            (
-                _scattered([ends[0] for ends in sources], [part.features for part in self._parts], k),
-                _scattered([ends[1] for ends in sources], [part.features for part in self._parts], k),
-            ),
-        )
+        rows = [_scattered([ends[end] for ends in sources], features, k) for end in (0, 1)]
+        return WeightRankings(ranking, _scattered(histogram, features, k), (rows[0], rows[1]))
 
     def _second(self, found: Sequence[Ranking]) -> tuple[list[Array], list[tuple[Array, Array]]]:
         """Histograms between the ends that are now known, and which row of its example gave each kept value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,8 @@ from feature_lens.run_contents import RunContents
 from feature_lens.store import schema
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import check_seal
-from feature_lens.store.writer import check_shape
+from feature_lens.store.writer import PLAIN_BYTES, check_shape
+from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
 
 T = TypeVar("T")
 
@@ -38,6 +39,9 @@ _DAMAGE: Final = (
     RuntimeError,
     MemoryError,
 )
+
+# Deflate makes nothing smaller than this, with some room.
+_MOST_PACKED: Final = 1100
 
 
 class StoredColumn:
@@ -166,7 +170,7 @@ def _read_contents(file: h5py.File) -> RunContents:
             )
         folder = _group(file, "sets")
         groups = sorted((_group(folder, name) for name in folder), key=lambda group: int(group.attrs["place"]))
-        sets = [_read_set(group, network.parameters, dict(sizes)) for group in groups]
+        sets = [_read_set(group, network.parameters, dict(sizes), examples, outputs) for group in groups]
         provenance = Provenance(
             settings=_json(file, "settings", dict),
             software=_json(file, "software", dict),
@@ -289,14 +293,87 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
     return examples, columns["output"]
 
 
-def _read_set(group: h5py.Group, parameters: ParameterTable, sizes: dict[str, int]) -> FeatureSet:
+def _read_set(
+    group: h5py.Group, parameters: ParameterTable, sizes: dict[str, int], examples: Examples, outputs: Column
+) -> FeatureSet:
     name = str(group.name).rsplit("/", 1)[-1]
     if not SET_NAME.fullmatch(name):
         raise RunError(f"'{name}' cannot be the name of a feature set; make the run again.")
     views = _words(group, "views")
     sizes["v"] = len(views)
     columns = _columns(group, schema.SET, sizes)
+    if _part(group, "factors") is not None:
+        if "values" in columns:
+            raise RunError(f"'{group.name}' holds values and factors, where one would do; make the run again.")
+        factors = _read_factors(_group(group, "factors"), sizes)
+        columns["values"] = FactoredValues(factors, views, examples.labels, outputs)
     return FeatureSet(name, views, _card(_json(group, "card", dict)), columns, parameters)
+
+
+def _read_factors(group: h5py.Group, sizes: dict[str, int]) -> WeightFactors:
+    common = {"n": sizes["n"]}
+    shares: list[Share] = []
+    entries: list[npt.NDArray[np.int64]] = []
+    for place in _numbered(group):
+        shares.append(_read_share(place, common, sizes["k"]))
+        entries += [inputs.entry for inputs in shares[-1].inputs]
+        entries += [entry for entry in (shares[-1].entry,) if entry is not None]
+    if sum(map(len, entries)) < sizes["k"] or len(np.unique(np.concatenate([np.arange(0), *entries]))) < sizes["k"]:
+        raise RunError(f"'{group.name}' leaves out some of {sizes['k']} features; make the run again.")
+    return WeightFactors(tuple(shares), sizes["k"], sizes["n"], common["r"])
+
+
+def _numbered(group: h5py.Group) -> Iterator[h5py.Group]:
+    """The groups called 0, 1, 2 ... of a group."""
+    number = 0
+    while _part(group, str(number)) is not None:
+        yield _group(group, str(number))
+        number += 1
+
+
+def _read_share(group: h5py.Group, common: dict[str, int], k: int) -> Share:
+    """One share; `common` are the sizes n and r that all have, r from the first of them."""
+    own = dict(common)
+    columns = _packed(group, schema.FACTOR, own)
+    by_map = "inputs" in group
+    if columns.keys() != ({"g"} if by_map else {"gradient", "entry"}):
+        raise RunError(f"'{group.name}' needs g and inputs, or gradient and entry; make the run again.")
+    common["r"] = own["r"]
+    if not by_map:
+        return Share(gradient=columns["gradient"], entry=_entry(group, columns["entry"], k))
+    found = [_read_inputs(place, dict(own), k) for place in _numbered(_group(group, "inputs"))]
+    return Share(columns["g"], tuple(found))
+
+
+def _read_inputs(group: h5py.Group, sizes: dict[str, int], k: int) -> Inputs:
+    columns = _packed(group, schema.INPUT, sizes)
+    scale, kinds = float(group.attrs["scale"]), int(group.attrs["kinds"])
+    if not 0 < scale < math.inf or kinds < 0 or ("token" in columns) != (kinds > 0) or {"a", "token"} <= set(columns):
+        raise RunError(f"'{group.name}' needs a finite scale, and inputs or tokens of some kinds; make the run again.")
+    entry = _entry(group, columns["entry"], k)
+    inputs = Inputs(entry, scale, columns.get("a"), columns.get("token"), max(kinds, 1))
+    if sizes["o"] * inputs.n_in != len(entry):
+        raise RunError(f"'{group.name}/entry' needs {sizes['o']} x {inputs.n_in} features; make the run again.")
+    return inputs
+
+
+def _packed(group: h5py.Group, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> dict[str, Column]:
+    """`_columns` that hold no more than gzip can have packed into the room they take: sizes that a file only claims
+    would be asked of memory."""
+    columns = _columns(group, elements, sizes)
+    for name in columns:
+        dataset = group[name]
+        if dataset.nbytes > PLAIN_BYTES + _MOST_PACKED * dataset.id.get_storage_size():
+            raise RunError(f"'{group.name}/{name}' claims more numbers than it holds; make the run again.")
+    return columns
+
+
+def _entry(group: h5py.Group, column: Column, k: int) -> npt.NDArray[np.int64]:
+    """Numbers of features, all below k."""
+    entry = np.asarray(column) if column.shape[0] <= k else np.full(1, k)
+    if len(entry) and not 0 <= int(entry.min()) <= int(entry.max()) < k:
+        raise RunError(f"'{group.name}/entry' does not hold features from 0 to {k - 1}; make the run again.")
+    return entry.astype(np.int64)
 
 
 def _card(data: Mapping[str, Any]) -> Card:

@@ -1,4 +1,4 @@
-"""The run file, format version 1.0.
+"""The run file, format version 1.1.
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
 inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
@@ -34,6 +34,20 @@ Attributes of /sets/<set name>; a name holds letters, digits, "_", "-" and ".", 
     card      (JSON) title, description, design, basis, outputs, score, equals, kernel_share, fitted_on, n_fitted,
               provenance (settings, software, fingerprint, remarks)
 
+Groups /sets/<set name>/factors/<number> (since 1.1, may be absent; numbers count from 0): from them the value of any
+feature on any example follows, where the set has no `values`. Letters of one such group: o outputs, i inputs and t
+positions of a linear map, m features; r quantities per example: the outputs of the network, or what an output reduction
+made of them. A group holds either `g` and groups inputs/<number>, or `gradient` and `entry`. `entry` are numbers of
+features, for inputs in the order (o, i), m = o i; each feature is in at least one entry, and its value is the sum over
+all. What comes in is `a`, or `token`, which stands for a one-hot row of `kinds` entries, or with neither ones, i = 1.
+The feature (o, i) has on example n for quantity r the value   scale * sum over t of g[o, n, r, t] a[i, n, t].
+The views are the quantities in their order, or, if "largest" is among them: "largest" is the value of largest magnitude
+over r, "own" that of the example's label, "predicted" that of the largest of its outputs in /examples/output.
+
+Attributes of /sets/<set name>/factors/<number>/inputs/<number>
+    scale     sqrt(lambda), which `gradient` carries already
+    kinds     number of kinds of tokens; 0 where there are none
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 
@@ -44,19 +58,21 @@ from typing import Final
 
 FORMAT: Final = "feature_lens run"
 MAJOR: Final = 1
-MINOR: Final = 0
+MINOR: Final = 1
 VERSION: Final = f"{MAJOR}.{MINOR}"
 
 
 @dataclass(frozen=True)
 class Element:
-    """One data set: dimensions as letters ('...' stands for any number more), numpy kinds that it may have, meaning."""
+    """One data set: dimensions as letters ('...' stands for any number more), numpy kinds that it may have, meaning,
+    and the minor version that brought it."""
 
     name: str
     dims: str
     kinds: str
     meaning: str
     optional: bool = False
+    minor: int = 0
 
 
 NETWORK: Final = (
@@ -114,7 +130,6 @@ SET: Final = (
         "share of a feature's energy that is its mean; near 1: the feature is the mean",
         optional=True,
     ),
-    Element("residual", "k", "f", "|H u - w u| / w of the eigenpair", optional=True),
     Element("profile", "k c", "f", "weights w of the outputs in the score", optional=True),
     Element("energy", "k", "f", "share of the energy over outputs that the score carries", optional=True),
     Element("direction", "k ...", "f", "unit direction in parameter space, (k p) or (k c p) for trace", optional=True),
@@ -124,18 +139,34 @@ SET: Final = (
     Element("location_shape", "k s", "i", "spatial shape in which location counts, padded with 0", optional=True),
     Element("highest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
     Element("lowest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
+    Element("residual", "k", "f", "|H u - w u| / w of the eigenpair", optional=True, minor=1),
+)
+
+FACTOR: Final = (
+    Element("g", "o n r t", "f", "gradients of the quantities with respect to the map's outputs", True, 1),
+    Element("gradient", "m n r", "f", "without that form: the features themselves", True, 1),
+    Element("entry", "m", "i", "which features those are", True, 1),
+)
+
+INPUT: Final = (
+    Element("entry", "m", "i", "which features, in the order (o, i)", False, 1),
+    Element("a", "i n t", "f", "inputs of the map", True, 1),
+    Element("token", "n t", "i", "tokens in their place", True, 1),
 )
 
 
 def specification() -> str:
     """The whole specification as text: this module's docstring and the table of data sets."""
     lines = [(__doc__ or "").rstrip()]
-    for folder, elements in (("/network", NETWORK), ("/examples", EXAMPLES), ("/sets/<set name>", SET)):
+    factor = "/sets/<set name>/factors/<number>"
+    folders = (("/network", NETWORK), ("/examples", EXAMPLES), ("/sets/<set name>", SET))
+    for folder, elements in (*folders, (factor, FACTOR), (f"{factor}/inputs/<number>", INPUT)):
         lines.append(f"  {folder}")
         for element in elements:
             name = element.name + ("*" if element.optional else "")
             types = "/".join(
                 {"i": "int", "u": "uint", "f": "float", "b": "bool", "S": "text"}[k] for k in element.kinds
             )
-            lines.append(f"    {name:27} ({element.dims}) {types}: {element.meaning}")
+            since = f" (since {MAJOR}.{element.minor})" if element.minor else ""
+            lines.append(f"    {name:27} ({element.dims}) {types}: {element.meaning}{since}")
     return "\n".join(lines) + "\n"

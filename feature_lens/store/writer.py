@@ -22,6 +22,7 @@ from feature_lens.run_contents import RunContents
 from feature_lens.store import schema
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import sealed
+from feature_lens.weight_factors import FactoredValues, WeightFactors
 
 CHUNK_BYTES = 1 << 20
 PLAIN_BYTES = 2048  # up to here the index of a compressed data set is larger than what compression saves
@@ -198,7 +199,32 @@ def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: di
     group.attrs["views"] = _json(list(feature_set.views))
     group.attrs["card"] = _json(asdict(feature_set.card))
     sizes["v"] = len(feature_set.views)
-    _write_columns(group, feature_set.columns, schema.SET, sizes)
+    columns = dict(feature_set.columns)
+    values = columns.get("values")
+    if isinstance(values, FactoredValues):  # computed from what is written instead
+        del columns["values"]
+    _write_columns(group, columns, schema.SET, sizes)
+    if isinstance(values, FactoredValues):
+        _write_factors(group.create_group("factors"), values.factors, sizes)
+
+
+def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, int]) -> None:
+    common = {"n": sizes["n"], "r": factors.n_quantities}
+    for number, share in enumerate(factors.shares):
+        place, own = group.create_group(str(number)), dict(common)
+        held = {"g": share.g, "gradient": share.gradient, "entry": share.entry}
+        _write_columns(place, _present(held), schema.FACTOR, own)
+        own.pop("m", None)
+        for index, inputs in enumerate(share.inputs):
+            came = place.create_group(f"inputs/{index}")
+            came.attrs["scale"] = inputs.scale
+            came.attrs["kinds"] = 0 if inputs.token is None else inputs.kinds
+            held = {"entry": inputs.entry, "a": inputs.a, "token": inputs.token}
+            _write_columns(came, _present(held), schema.INPUT, dict(own))
+
+
+def _present(columns: dict[str, Any]) -> dict[str, Any]:
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def _write_columns(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.errors import SettingsError
+from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.features.bases.basis import (
     BASES,
@@ -91,8 +92,10 @@ class Canonical(Basis):
     def _weights(self, design: EffectiveFeatures, name: str, keep: int, batch_size: int) -> FeatureSet:
         views, select = self._views(design)
         found = rank_weights(design, len(views), select, keep, *class_labels(design), design.workers)
-        columns = {**ranking_columns(found.ranking), "order": by_spread(found.ranking), "histogram": found.histogram}
-        if "largest" in views:
+        columns: dict[str, Column] = {**ranking_columns(found.ranking), "order": by_spread(found.ranking)}
+        if found.histogram is not None:
+            columns["histogram"] = found.histogram
+        if "largest" in views and found.sources is not None:
             for end, rows in zip(("highest", "lowest"), found.sources, strict=True):
                 output = np.full((design.n_parameters, len(views), keep), -1, dtype=np.int32)
                 output[:, 0] = rows
