@@ -14,6 +14,7 @@ from networks import Attention, Checkpointed, Cnn, Decoder, InPlace, Recurrent, 
 from oracles import dense_jacobian
 from torch import nn
 
+from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
@@ -285,3 +286,90 @@ def test_blocks_and_tiles_of_any_size(n: int, length: int, tile: int, memory: in
     phi = _rows(jacobian, "flattened")
     _close(design.gram(), phi @ phi.T)
     _close(design.rmatmul(np.ones(len(phi))), phi.sum(axis=0))
+
+
+class _Branching(nn.Module):
+    """Computes the same by another way where any example of a batch is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if bool((x > 50).any()):
+            return self.out(torch.tanh(x @ self.layer.weight.T + self.layer.bias))
+        return self.out(torch.tanh(self.layer(x)))
+
+
+def test_a_network_that_takes_another_way_later_falls_down_the_ladder() -> None:
+    inputs = _numbers(3)(40)
+    inputs[5] = 60.0  # not among the examples that are tried first
+    design, jacobian = _design(_Branching, inputs, tile=4)
+    _check_all(design, _rows(jacobian, "flattened"))
+    assert any("run otherwise than before" in remark for remark in design.remarks)
+
+
+def test_kernels_between_two_sets_of_examples_and_of_each_output() -> None:
+    design, jacobian = _design(_Positions, _tokens(7, 4)(9))
+    left, right = np.arange(4), np.arange(4, 9)
+    phi = _rows(jacobian, "flattened").reshape(9, -1, jacobian.shape[2])
+    wanted = phi[left].reshape(-1, phi.shape[2]) @ phi[right].reshape(-1, phi.shape[2]).T
+    for by in ("whole", "layer", "tensor"):
+        parts = design.on(left).kernels(design.on(right), by=by)
+        _close(sum(parts.values()), wanted)
+    each = design.kernels(each_output=True)[""]
+    _close(each, np.einsum("nip,mip->inm", jacobian, jacobian))
+    trace, _ = _design(_Positions, _tokens(7, 4)(9), "trace")
+    _close(each.sum(axis=0), trace.gram())
+    of_tensor = design.kernels(by="tensor")
+    for name, at in design.parameters.slices:
+        own = phi.reshape(-1, phi.shape[2])[:, at]
+        _close(of_tensor[name], own @ own.T)
+
+
+def test_too_little_memory_and_unlike_designs_are_told() -> None:
+    design, _ = _design(mlp, _numbers(5)(600), memory=1 << 16)
+    with pytest.raises(SettingsError, match="working memory of at least"):
+        design.gram()
+    other, _ = _design(_tied, _numbers(3)(4))
+    with pytest.raises(SettingsError, match="two different ones"):
+        design.kernels(other)
+    with pytest.raises(SettingsError, match="whole, layer or tensor"):
+        design.kernels(by="row")  # type: ignore[arg-type]  # what a user may type
+
+
+def test_the_plan_counts_both_ways_and_prints_them() -> None:
+    design, _ = _design(Decoder, _tokens(11, 4)(40))
+    plan = design.plan()
+    assert sorted(place for share in plan.shares for place in share.members) == list(range(len(design.pieces())))
+    for share in plan.shares:
+        assert share.other_cost is None or share.cost <= share.other_cost
+    said = str(plan)
+    assert said.startswith("kernel 440 x 440")
+    assert all(name in said for name in design.parameters.names)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_results_do_not_depend_on_the_number_of_workers(precision: str) -> None:
+    torch.manual_seed(0)
+    network = Network.from_module(Cnn().eval(), precision=precision)  # type: ignore[arg-type]  # one of two
+    inputs = _numbers(2, 8, 8)(70)
+    found = []
+    for workers in (1, 3):
+        design = EffectiveFeatures(network, Examples.from_arrays(inputs), workers=workers)
+        u = np.random.default_rng(0).standard_normal((design.shape[0], 5))
+        found.append((design.gram(), design.rmatmul(u), design.held().matmul(design.rmatmul(u))))
+    for one, other in zip(*found, strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert found[0][0].dtype == precision
+
+
+def test_float32_kernels_agree_with_a_float64_jacobian() -> None:
+    for make, inputs in (CASES[name] for name in ("mlp", "cnn", "decoder")):
+        torch.manual_seed(0)
+        module = make().eval()
+        network = Network.from_module(module, precision="float32")
+        design = EffectiveFeatures(network, Examples.from_arrays(inputs(12)))
+        rows = _rows(dense_jacobian(module, inputs(12)), "flattened")
+        wanted = rows @ rows.T
+        assert np.abs(design.gram() - wanted).max() <= 1e-6 * np.abs(wanted).max()
