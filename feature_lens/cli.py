@@ -91,6 +91,10 @@ def extract(
     ] = None,
     keep: Annotated[int, typer.Option(help="Examples kept at each end of a ranking.")] = 16,
     rank_outputs: Annotated[str, typer.Option(help="auto or all: outputs ranked for weight features.")] = "auto",
+    factors: Annotated[
+        bool,
+        typer.Option("--factors", help="Keep what every weight feature's value on every example follows from."),
+    ] = False,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
@@ -126,6 +130,7 @@ def extract(
         reduce=reduce,  # type: ignore[arg-type]  # as above
         keep=keep,
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
+        factors=factors,
         tile=tile,
         batch_size=batch_size,
         workers=workers,

@@ -87,7 +87,8 @@ class ExtractSettings:
     sets: feature sets of effective features; of the default ones those that do not apply are left out with a remark.
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
-    'all', for weight features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    'all', for weight features. factors: keep activations and output gradients of weight features, from which every
+    value follows. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -97,6 +98,7 @@ class ExtractSettings:
     reduce: Reduce = "max"
     keep: int = 16
     rank_outputs: RankOutputs = "auto"
+    factors: bool = False
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
@@ -227,7 +229,7 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
     if kind is Eigen:
         basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
     elif kind is Canonical:
-        basis = Canonical(settings.rank_outputs)
+        basis = Canonical(settings.rank_outputs, settings.factors)
     else:
         basis = kind()
     design = EffectiveFeatures(

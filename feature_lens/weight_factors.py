@@ -163,14 +163,18 @@ class FactoredValues:
         r, labels, outputs = self.factors.n_quantities, self._labels, self._outputs
         if "largest" not in self._views:
             if len(self._views) != r:
-                raise SettingsError(f"Factors of {r} quantities came with {len(self._views)} views; give one view each.")
+                raise SettingsError(
+                    f"Factors of {r} quantities came with {len(self._views)} views; give one view each."
+                )
             return
         if unknown := [view for view in self._views if view not in DERIVED]:
             raise SettingsError(f"The view '{unknown[0]}' does not follow from factors; leave the factors out.")
         if "own" in self._views and (labels is None or (len(labels) and not 0 <= labels.min() <= labels.max() < r)):
             raise SettingsError(f"The view 'own' needs labels from 0 to {r - 1}, but there are others or none.")
         if "predicted" in self._views and (outputs is None or tuple(outputs.shape) != (self.factors.n_examples, r)):
-            raise SettingsError(f"The view 'predicted' needs {r} outputs of each example, but there are others or none.")
+            raise SettingsError(
+                f"The view 'predicted' needs {r} outputs of each example, but there are others or none."
+            )
 
     def __len__(self) -> int:
         return self.shape[0]

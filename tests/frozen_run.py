@@ -1,7 +1,8 @@
-"""The run in tests/frozen: every data set that schema version 1 knows, made by formulas alone.
+"""The runs in tests/frozen: every data set that a minor version of schema version 1 knows, made by formulas alone.
 
-The file was written by `python tests/frozen_run.py tests/frozen/run_v1.h5` when version 1 was frozen, and is not to be
-written again: what is frozen is that a file of that day stays readable. A later schema version adds a file of its own.
+The files were written by `python tests/frozen_run.py tests/frozen/run_v1.h5`, and `run_v1_1.h5 1`, when that version was
+frozen, and are not to be written again: what is frozen is that a file of that day stays readable. A later schema version
+adds a file of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import Card, FeatureSet
 from feature_lens.run_contents import RunContents
 from feature_lens.store import schema, write_run
+from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
 
 SIZES = {"n": 12, "k": 2, "v": 2, "m": 3, "q": 2, "c": 2, "p": 9, "l": 2, "b": 4, "s": 2, "...": 9}
 
@@ -30,11 +32,30 @@ def column(element: schema.Element, place: int) -> np.ndarray:
     return (numbers / 8).astype(np.float32 if place % 2 else np.float64)
 
 
-def contents() -> RunContents:
-    """The contents of the frozen run."""
+def known(minor: int) -> list[schema.Element]:
+    """The columns of a set that a minor version knows, in the order of the schema."""
+    return [element for element in schema.SET if element.minor <= minor]
+
+
+def factors() -> WeightFactors:
+    """Two features as sums over positions of inputs, of ones and of tokens, one of them with gradients besides."""
+
+    def numbers(*shape: int) -> np.ndarray:
+        return ((np.arange(np.prod(shape)) % 11 - 5) / 4).reshape(shape).astype(np.float32)
+
+    inputs = Inputs(np.array([1, 0]), 0.5, numbers(2, 12, 3))
+    tokens = Inputs(np.array([0, 1]), 1.0, None, (np.arange(36) % 2).reshape(12, 3).astype(np.int32), 2)
+    shares = (
+        Share(numbers(1, 12, 2, 3), (inputs, tokens, Inputs(np.array([1]), 2.0))),
+        Share(gradient=numbers(1, 12, 2), entry=np.array([1])),
+    )
+    return WeightFactors(shares, 2, 12, 2)
+
+
+def contents(minor: int = 0) -> RunContents:
+    """The contents of the frozen run of a minor version."""
     table = ParameterTable(("0.weight", "0.bias"), ((2, 4), (1,)), (1.0, 0.25))
-    elements = [element for element in schema.SET if not element.name.startswith("later_")]
-    columns: dict[str, Column] = {e.name: column(e, place) for place, e in enumerate(elements)}
+    columns: dict[str, Column] = {e.name: column(e, place) for place, e in enumerate(known(minor))}
     card = Card(
         title="Everything",
         description="Every column of version 1.",
@@ -70,8 +91,11 @@ def contents() -> RunContents:
     views = ("score", "output:0")
     provenance = Provenance({"tile": 32}, {"feature_lens": "0.1.0"}, "f" * 64, ("a remark",))
     sets = {"all": FeatureSet("all", views, card, columns, table)}
+    if minor >= 1:
+        own = {**columns, "values": FactoredValues(factors(), views)}
+        sets["factored"] = FeatureSet("factored", views, card, own, table)
     return RunContents("frozen", network, examples, np.arange(24).reshape(12, 2) / 8, sets, provenance)
 
 
 if __name__ == "__main__":
-    write_run(contents(), sys.argv[1])
+    write_run(contents(int("".join(sys.argv[2:]) or 0)), sys.argv[1])

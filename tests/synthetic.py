@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
@@ -9,6 +11,7 @@ from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import Card, FeatureSet, ranking_columns
 from feature_lens.ranking import rank_values
 from feature_lens.run_contents import RunContents
+from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
 
 TABLE = ParameterTable(("0.weight", "0.bias", "2.weight"), ((5, 12), (5,), (3, 5)), (1.0, 1.0, 1.0))
 
@@ -33,6 +36,31 @@ def _set(name: str, values: np.ndarray, views: tuple[str, ...], examples: Exampl
         n_fitted=40,
     )
     return FeatureSet(name, views, card, columns, TABLE)
+
+
+def factors(n: int, r: int = 3, seed: int = 1) -> WeightFactors:
+    """Factors of all weights of `TABLE`, every form among them: inputs and ones, gradients, tokens and no positions."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    tokens = rng.integers(0, 4, (n, 2)).astype(np.int32)
+    shares = (
+        Share(normal(5, n, r, 1), (Inputs(np.arange(60), 0.5, normal(12, n, 1)), Inputs(np.arange(60, 65), 2.0))),
+        Share(gradient=normal(5, n, r), entry=np.arange(65, 70)),
+        Share(normal(2, n, r, 2), (Inputs(np.arange(70, 78), 1.0, None, tokens, 4),)),
+        Share(np.zeros((2, n, r, 0)), (Inputs(np.arange(78, 80)),)),
+    )
+    return WeightFactors(shares, TABLE.total, n, r)
+
+
+def with_factors(made: RunContents) -> RunContents:
+    """The run with a further set 'factored', the weights that `factors` are of."""
+    values = FactoredValues(factors(len(made.examples)), made.sets["weights"].views)
+    found = _set("factored", np.asarray(values), made.sets["weights"].views, made.examples, keep_values=False)  # type: ignore[arg-type]  # see _set
+    found = replace(found, columns={**found.columns, "values": values})
+    return replace(made, sets={**made.sets, "factored": found})
 
 
 def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents:

@@ -198,6 +198,22 @@ def test_moments_alone_are_said_to_be_all(app: Opener, runs: Path) -> None:
     assert "choose two sets that store them" in compared
 
 
+def test_factors_show_what_lies_between_the_ends(app: Opener, tmp_path: Path) -> None:
+    path = write_run(synthetic.with_factors(synthetic.contents()), tmp_path / "run.h5")
+    test = fine(app("feature", path, set="factored", feature="70", rank="31", show="20"))
+    assert not test.warning
+    shown = texts(test)
+    for part in ("Between the ends", "Whole range, highest to lowest", "highest 20 %", "Ranks "):
+        assert part in shown
+    assert "is kept for the smaller sets only" not in shown
+    for page in PAGES:
+        assert not fine(app(page, path, set="factored", set_b="eigen")).warning
+    compared = texts(fine(app("compare", path, set="factored", set_b="eigen")))
+    assert "Spearman correlation over all examples" in compared
+    assert "choose two sets that store them" in compared
+    assert "moments, class means, factors" in texts(fine(app("overview", path)))
+
+
 def test_text_is_made_safe() -> None:
     assert plain("a*b_[c](d)") == r"a\*b\_\[c\]\(d\)"
     assert safe('<b a="\'">') == "&lt;b a=&quot;&#x27;&quot;&gt;"

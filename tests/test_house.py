@@ -22,7 +22,7 @@ import feature_lens
 from feature_lens import errors
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "registry", "ranking", "examples", "cards", "feature_set", "run_contents"}
+GROUND = {"errors", "registry", "ranking", "examples", "cards", "feature_set", "run_contents", "weight_factors"}
 # Each room of the house, with the rooms that it may import from beside itself and the ground floor.
 ROOMS: dict[str, set[str]] = {
     "ground": set(),

@@ -1,7 +1,7 @@
 """The run file: what is written is read back, by us and by plain h5py; damage is told and nothing is ever lost.
 
-`tests/frozen/run_v1.h5` is a file of schema version 1.0 as it was written when that version was frozen;
-`tests/frozen_run.py` says how it was made and what is in it.
+`tests/frozen/run_v1.h5` and `run_v1_1.h5` are files of schema versions 1.0 and 1.1 as they were written when those were
+frozen; `tests/frozen_run.py` says how they were made and what is in them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import frozen_run
 import h5py
 import numpy as np
 import pytest
-from synthetic import contents
+from synthetic import contents, with_factors
 
 from feature_lens.errors import FeatureLensError, OutputError, RunError
 from feature_lens.examples import Examples
@@ -29,6 +29,9 @@ from feature_lens.store import RunFile, check_writable, schema, specification, w
 from feature_lens.store.seal import sealed
 
 FROZEN = Path(__file__).with_name("frozen") / "run_v1.h5"
+FROZEN_1_1 = FROZEN.with_name("run_v1_1.h5")
+# Of features 0 and 1 on the first three examples, by hand.
+FROZEN_VALUES = ([-1.5625, 0.9375, -2.15625], [-2.3125, 0.84375, 0.0625])
 SEAL = 85
 
 
@@ -94,7 +97,7 @@ def _same(found: RunContents, wanted: RunContents) -> None:
 
 @pytest.mark.parametrize("modality", ["image", "rgb", "signal", "tokens", "vector", "text"])
 def test_every_column_comes_back_for_every_modality(modality: str, tmp_path: Path) -> None:
-    made = contents(12, modality)
+    made = with_factors(contents(12, modality))
     with RunFile(write_run(made, tmp_path / "run.h5")) as run:
         assert run.path == tmp_path / "run.h5"
         _same(run, made)
@@ -148,13 +151,19 @@ def _walk(path: Path) -> Iterator[tuple[str, h5py.Dataset]]:
                 yield name, file[name]
 
 
-@pytest.mark.parametrize("which", ["synthetic", "frozen"])
+@pytest.mark.parametrize("which", ["synthetic", "frozen", "frozen 1.1"])
 def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
-    path.write_bytes(good if which == "synthetic" else FROZEN.read_bytes())
+    frozen = {"frozen": FROZEN, "frozen 1.1": FROZEN_1_1}
+    path.write_bytes(frozen[which].read_bytes() if which in frozen else good)
     with h5py.File(path, "r") as file:
         folders = [("network", schema.NETWORK), ("examples", schema.EXAMPLES)]
         folders += [(f"sets/{name}", schema.SET) for name in file["sets"]]
+        for name in file["sets"]:
+            for number in file.get(f"sets/{name}/factors", ()):
+                share = f"sets/{name}/factors/{number}"
+                folders.append((share, schema.FACTOR))
+                folders += [(f"{share}/inputs/{index}", schema.INPUT) for index in file.get(f"{share}/inputs", ())]
         seen: set[str] = set()
         letters: dict[str, int] = {}
         for folder, elements in folders:
@@ -172,14 +181,14 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
                     assert own.setdefault(letter, size) == size, (folder, element.name, letter)
         assert seen == {name for name, _ in _walk(path)}
         assert file.attrs["format"] == "feature_lens run"
-        assert file.attrs["format_version"] == "1.0"
+        assert file.attrs["format_version"] == ("1.0" if which == "frozen" else "1.1")
         assert file.attrs["complete"]
         for key, kind in (("settings", dict), ("software", dict), ("remarks", list)):
             assert isinstance(json.loads(file.attrs[key]), kind)
         for group in file["sets"].values():
             assert len(json.loads(group.attrs["views"])) == group["highest/position"].shape[1]
     text = specification()
-    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.SET):
+    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.SET, *schema.FACTOR, *schema.INPUT):
         assert element.name in text
         assert element.meaning in text
 
@@ -207,13 +216,23 @@ def test_the_frozen_file_of_version_1_stays_readable() -> None:
         assert run.examples.ids[1] == "ex-01 ü"
         everything = run.sets["all"]
         # Columns added by a later version are not in this file.
-        assert set(everything.columns) == {element.name for element in schema.SET}
+        assert set(everything.columns) == {element.name for element in frozen_run.known(0)}
         assert everything.label(1) == "labels é 1401"
         assert everything.read("highest/value")[1, 0].tolist() == [13.25, 13.375, 13.5]
         assert everything.read("lowest/position")[0, 1].tolist() == [11, 0, 1]
         assert everything.card.kernel_share == 0.5
         assert run.network.parameters.learning_rates == (1.0, 0.25)
         assert np.asarray(run.outputs)[-1].tolist() == [2.75, 2.875]
+
+
+def test_the_frozen_file_of_version_1_1_stays_readable() -> None:
+    with RunFile(FROZEN_1_1) as run:
+        _same(run, frozen_run.contents(1))
+        assert set(run.sets["all"].columns) == {element.name for element in frozen_run.known(1)}
+        factored = run.sets["factored"]
+        assert factored.keeps_factors
+        assert factored.values(0, "score")[:3].tolist() == FROZEN_VALUES[0]
+        assert factored.values(1, "output:0")[:3].tolist() == FROZEN_VALUES[1]
 
 
 def test_eight_threads_read_right_values(good: bytes, tmp_path: Path) -> None:

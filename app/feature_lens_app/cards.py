@@ -91,7 +91,8 @@ def show_set(feature_set: FeatureSet, run_key: str) -> None:
             pairs.append(("fitted on", _fitted(card)))
             pairs.append(("views", count_of(len(feature_set.views), "view")))
             if not feature_set.stores_values:
-                pairs.append(("kept", "both ends, moments, class means"))
+                factors = ", factors" if feature_set.keeps_factors else ""
+                pairs.append(("kept", f"both ends, moments, class means{factors}"))
             st.html(figures(pairs, small=True))
 
 

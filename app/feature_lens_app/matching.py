@@ -75,7 +75,7 @@ def show_scatter(opened: Opened, a: Side, b: Side) -> None:
     """Value against value, one point per example; for two features with stored values."""
     run = opened.run
     head("On the same examples")
-    if missing := [s for s in (a, b) if not s.feature_set.stores_values]:
+    if missing := [s for s in (a, b) if not s.feature_set.gives_values]:
         titles = " and ".join(dict.fromkeys(f"'{shorten(s.feature_set.card.title)}'" for s in missing))
         quiet(f"Not drawn: {titles} keeps both ends and moments only, not the value of every example.")
         return

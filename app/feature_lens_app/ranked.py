@@ -16,9 +16,9 @@ def show_ends(opened: Opened, feature_set: FeatureSet, feature: int, view: str) 
     """The highest and the lowest examples, always together."""
     run = opened.run
     kept = int(feature_set.column("highest/position").shape[2])
-    most = len(run.examples) if feature_set.stores_values else min(kept, len(run.examples))
+    most = len(run.examples) if feature_set.gives_values else min(kept, len(run.examples))
     choices = [str(n) for n in (10, 20, 50) if n <= most] or [str(most)]
-    if not feature_set.stores_values and str(most) not in choices and most < 50:
+    if not feature_set.gives_values and str(most) not in choices and most < 50:
         choices.append(str(most))
     heading, chooser = st.columns([5, 1.5], vertical_alignment="bottom")
     with heading:
@@ -40,7 +40,7 @@ def show_ends(opened: Opened, feature_set: FeatureSet, feature: int, view: str) 
 
 
 def show_between(opened: Opened, feature_set: FeatureSet, feature: int, view: str) -> None:
-    """The whole range, quantile groups and the surroundings of any rank; for sets with stored values."""
+    """The whole range, quantile groups and the surroundings of any rank; for sets whose values can be had."""
     run, name = opened.run, feature_set.name
     whole = range_row(run, name, feature, view, COLUMNS)
     ranked = len(run.examples) - int(feature_set.column("n_nonfinite")[feature, feature_set.view_index(view)])

@@ -26,7 +26,7 @@ first, second, third = st.columns([2.4, 5, 1.8])
 with first:
     feature_set = choosers.choose_set(run, drops=("feature", "view", "views", "features", "count"))
 kept = int(feature_set.column("highest/position").shape[2])
-most = len(run.examples) if feature_set.stores_values else min(kept, len(run.examples))
+most = len(run.examples) if feature_set.gives_values else min(kept, len(run.examples))
 with second:
     chosen_views = address.several(
         "Views",

@@ -24,6 +24,7 @@ from feature_lens.features.bases.basis import (
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
+from feature_lens.features.stored_factors import factored_values
 from feature_lens.features.weight_ranking import rank_weights
 
 RankOutputs = Literal["auto", "all"]
@@ -40,11 +41,12 @@ class Canonical(Basis):
     Values of weight features are never stored: all p are ranked by streaming, with mean, standard deviation and
     extremes. With c <= 16 outputs, or rank_outputs='all', each output is a view; otherwise the views are 'largest'
     (the value of largest magnitude over outputs, signed, with the output it came from), 'own' (the example's own
-    class, where there are labels) and 'predicted'. Cost of weight features: see `weight_ranking.rank_weights`.
+    class, where there are labels) and 'predicted'. factors: keep activations and output gradients, from which every
+    value follows; costs one more stream. Cost of weight features: see `weight_ranking.rank_weights`.
     """
 
-    def __init__(self, rank_outputs: RankOutputs = "auto") -> None:
-        self.rank_outputs = rank_outputs
+    def __init__(self, rank_outputs: RankOutputs = "auto", factors: bool = False) -> None:
+        self.rank_outputs, self.factors = rank_outputs, factors
 
     def check(self, design: DesignMatrix) -> None:
         """Raise SettingsError for settings that are not known, or the trace reduction."""
@@ -100,15 +102,18 @@ class Canonical(Basis):
                 output = np.full((design.n_parameters, len(views), keep), -1, dtype=np.int32)
                 output[:, 0] = rows
                 columns[f"{end}/output"] = output
+        if self.factors:
+            columns["values"] = factored_values(design, views)
         chosen = design.parameters
         if chosen.names != design.network.parameters.names:
             columns["labels"] = np.array([chosen.label(index) for index in range(chosen.total)])
         kind, _ = design.card
+        kept = "those of all examples follow from factors." if self.factors else "not of every example."
         card = self._card(
             design,
             f"Weight features: every one of the {kind}",
             f"One feature per weight: the derivative of an output with respect to that weight. All {chosen.total} are "
-            "ranked; the values of the extremes are kept, not of every example." + of_tensors(design),
+            f"ranked; the values of the extremes are kept, {kept}" + of_tensors(design),
             "the per-example gradient, entry by entry",
             "derivative of the output with respect to the weight (times the square root of its learning rate)",
             kernel_share=1.0,
