@@ -159,12 +159,14 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def factor_tile(self) -> int:
-        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their size."""
+        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their
+        size, and not many more than there are."""
         if self._asked_tile is not None:
             return self._asked_tile
         few = self._prepare()
         each = sum(piece.numbers for piece in few) * self.dtype.itemsize
-        return max(1, min(256, _TILE_BYTES // max(each, 1)))
+        enough = 1 << (len(self.examples) - 1).bit_length()
+        return max(1, min(256, enough, _TILE_BYTES // max(each, 1)))
 
     @property
     def tile_bytes(self) -> int:

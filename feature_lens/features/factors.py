@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge
-from torch.func import jacrev
+from torch.func import jacrev, vmap
 
 from feature_lens.errors import NetworkError, in_brief
 from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, restore_buffers
@@ -66,6 +66,7 @@ class Factors:
         self._entries: dict[str, list[torch.Tensor | None]] = {}
         self._n_quantities = 1
         self._batched = True
+        self._vectorised = True
         self._fused_recurrence = True
 
     @property
@@ -269,7 +270,14 @@ class Factors:
         b, c = outputs.shape
         if self._reduction.all_outputs:
             return torch.eye(c, dtype=outputs.dtype)[:, None].expand(c, b, c)
-        own = [jacrev(self._reduction.reduce)(row, label) for row, label in zip(outputs, labels, strict=True)]
+        derivative = jacrev(self._reduction.reduce)
+        if self._vectorised:
+            try:
+                return vmap(derivative)(outputs, labels).transpose(0, 1)
+            except Exception as error:  # noqa: BLE001  # a reduction of one's own may do anything; then one by one
+                self._vectorised = False
+                _LOG.info("The reduction is taken example by example, because examples do not go together (%s).", error)
+        own = [derivative(row, label) for row, label in zip(outputs, labels, strict=True)]
         return torch.stack(own, dim=1)
 
     def _uses(self, outputs: torch.Tensor, selecting: frozenset[int]) -> list[Found]:
