@@ -273,7 +273,8 @@ class Factors:
         derivative = jacrev(self._reduction.reduce)
         if self._vectorised:
             try:
-                return vmap(derivative)(outputs, labels).transpose(0, 1)
+                together: torch.Tensor = vmap(derivative)(outputs, labels)
+                return together.transpose(0, 1)
             except Exception as error:  # noqa: BLE001  # a reduction of one's own may do anything; then one by one
                 self._vectorised = False
                 _LOG.info("The reduction is taken example by example, because examples do not go together (%s).", error)
