@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
@@ -33,13 +34,19 @@ TILE = 32
 _TILE_BYTES = 64 << 20
 
 
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries of linear algebra that are loaded; to look for them takes longer than a small product."""
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Linear algebra in one thread: its results then do not depend on how many cores there are."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(limits=1):
+        with _libraries().limit(limits=1):
             yield
     finally:
         torch.set_num_threads(threads)
