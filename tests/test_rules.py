@@ -204,8 +204,6 @@ def _rows(jacobian: np.ndarray, outputs: str) -> np.ndarray:
     return {
         "flattened": lambda: jacobian.reshape(-1, p),
         "trace": lambda: jacobian.reshape(n, -1),
-        "sum": lambda: jacobian.sum(axis=1),
-        "output:1": lambda: jacobian[:, 1],
         "target": lambda: jacobian[np.arange(n), np.arange(n) % 2],
     }[outputs]()
 
@@ -236,7 +234,7 @@ def _check_all(design: EffectiveFeatures, phi: np.ndarray) -> None:
     assert centred.squared_norm() == pytest.approx(float(np.square(less).sum()), rel=1e-10)
 
 
-@pytest.mark.parametrize("outputs", ["flattened", "trace", "sum", "output:1", "target"])
+@pytest.mark.parametrize("outputs", ["flattened", "trace", "target"])
 @pytest.mark.parametrize("name", CASES)
 def test_everything_equals_a_loop_of_autograd(name: str, outputs: str) -> None:
     make, inputs = CASES[name]
