@@ -255,9 +255,7 @@ class Factors:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     found = torch.autograd.grad(outputs, edges, cotangents, retain_graph=True, is_grads_batched=True)
-                if not any("batching rule" in str(warning.message) for warning in caught):
-                    return list(found)
-                self._batched = False
+                self._batched = not any("batching rule" in str(warning.message) for warning in caught)
                 return list(found)
             except RuntimeError as error:
                 self._batched = False
