@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
+from feature_lens.registry import unknown_name
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,26 @@ class ParameterTable:
         for name, size in zip(self.names, self.sizes, strict=True):
             yield name, slice(start, start + size)
             start += size
+
+    def of(self, layers: Sequence[str]) -> ParameterTable:
+        """The tensors that are named, or that belong to a module that is; raises SettingsError for unknown names."""
+        if not layers:
+            raise SettingsError(
+                "At least one layer must be chosen, but none was; name some, or leave the choice out for all."
+            )
+        of_layer = {
+            layer: [i for i, name in enumerate(self.names) if name == layer or name.startswith(f"{layer}.")]
+            for layer in layers
+        }
+        for layer, members in of_layer.items():
+            if not members:
+                raise unknown_name("layer or parameter", layer, list(self.names))
+        kept = sorted({i for members in of_layer.values() for i in members})
+        return ParameterTable(
+            tuple(self.names[i] for i in kept),
+            tuple(self.shapes[i] for i in kept),
+            tuple(self.learning_rates[i] for i in kept),
+        )
 
     def locate(self, index: int) -> tuple[str, tuple[int, ...]]:
         """Tensor and multi-index of one entry of theta; raises SettingsError outside 0..p-1."""

@@ -76,7 +76,11 @@ def extract(
     initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="BASIS/OUTPUTS[@AT], such as eigen/trace or eigen/output:3@initial; repeatable."),
+        typer.Option(
+            "--set",
+            help="BASIS/OUTPUTS[@AT], such as eigen/trace or eigen/output:3@initial; AT is effective, initial, sharp, "
+            "first_order or path; repeatable.",
+        ),
     ] = None,
     components: Annotated[int, typer.Option(help="Eigen features per set.")] = 64,
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
@@ -119,7 +123,7 @@ def extract(
             SetSettings(
                 basis,
                 outputs,
-                at,  # type: ignore[arg-type]  # checked where it is used, with a sentence
+                at,
                 layers=tuple(layers) if layers else None,
                 n_components=components,
                 centred=centred and basis == "eigen",
@@ -127,7 +131,7 @@ def extract(
             for basis, outputs, at in chosen
         ),
         neurons=() if no_neurons else tuple(neurons) if neurons else None,
-        reduce=reduce,  # type: ignore[arg-type]  # as above
+        reduce=reduce,  # type: ignore[arg-type]  # checked where it is used, with a sentence
         keep=keep,
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         factors=factors,

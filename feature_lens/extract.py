@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ from feature_lens.registry import unknown_name
 from feature_lens.run_contents import RunContents
 from feature_lens.store import check_writable, write_run
 
-At = Literal["effective", "initial"]
 MOST_KEPT = 10_000
 _SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
 
@@ -43,14 +42,14 @@ _SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum"
 class SetSettings:
     """One feature set of effective features: a basis on a design matrix.
 
-    basis: a registered basis. outputs: an output reduction by name. at: effective or initial parameters. layers:
+    basis: a registered basis. outputs: an output reduction by name. at: a feature kind. layers:
     parameter tensors or modules, all without. n_components and centred concern the eigen basis. name: of the set in
     the run; made from the rest when empty.
     """
 
     basis: str = "eigen"
     outputs: str = "flattened"
-    at: At = "effective"
+    at: str = "effective"
     layers: tuple[str, ...] | None = None
     n_components: int = 64
     centred: bool = False

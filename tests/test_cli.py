@@ -276,7 +276,7 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "an unknown basis": (["--set", "eigne"], "Did you mean 'eigen'"),
     "unknown outputs": (["--set", "eigen/trance"], "Did you mean 'trace'"),
     "an output too many": (["--set", "eigen/output:3"], "output:?.?3|outputs? .*3"),
-    "an unknown place": (["--set", "eigen@start"], "'effective' or 'initial' parameters, not at 'start'"),
+    "an unknown place": (["--set", "eigen@start"], "No feature kind is called 'start'"),
     "initial without parameters": (["--set", "eigen@initial"], "none were given; pass initial"),
     "no basis": (["--set", "/trace"], r"A set is written BASIS/OUTPUTS\[@AT\], but '/trace' came"),
     "the same set twice": (["--set", "unit", "--set", "unit"], "Two feature sets are called 'unit'"),

@@ -350,7 +350,7 @@ def test_errors_say_what_to_do() -> None:
         EffectiveFeatures(one, few, outputs="target")
     with pytest.raises(SettingsError, match="layer or parameter"):
         EffectiveFeatures(network, examples, layers=["nine"])
-    with pytest.raises(SettingsError, match="'effective' or 'initial'"):
-        EffectiveFeatures(network, examples, at="final")  # type: ignore[arg-type]  # what a user may type
+    with pytest.raises(SettingsError, match="No feature kind is called 'final'"):
+        EffectiveFeatures(network, examples, at="final")
     with pytest.raises(NetworkError, match="does not take inputs of shape"):
         EffectiveFeatures(network, Examples.from_arrays(np.ones((4, 6))))

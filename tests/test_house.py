@@ -172,7 +172,8 @@ PUBLIC = {
     """,
     "feature_lens.networks": "Network load_checkpoint",
     "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
-    "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use",
+    "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
+    "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from feature_lens.cards import ParameterTable
-from feature_lens.errors import ExamplesError, SettingsError
+from feature_lens.errors import ExamplesError
 from feature_lens.examples import Examples
 from feature_lens.features.design import MEMORY, DesignMatrix, Matrix, Operator, as_matrix, one_thread, tile_size
-from feature_lens.features.factors import PROBED, Factors, FormChanged
+from feature_lens.features.factors import PROBED, FormChanged
 from feature_lens.features.gathered import Gathered
 from feature_lens.features.kernels import By, KernelRequest, KernelWork
+from feature_lens.features.kinds import KINDS, Ask, Source
 from feature_lens.features.pieces import Piece
 from feature_lens.features.plan import Plan, make_plan
 from feature_lens.features.products import Products
 from feature_lens.features.reductions import reduction
+from feature_lens.features.work import cores, together
 from feature_lens.networks import Network
-from feature_lens.networks.network import At
 from feature_lens.networks.passes import one_pass
-from feature_lens.registry import unknown_name
 
 Array = npt.NDArray[Any]
+
+T = TypeVar("T")
 
 # What the factors of one pass may take.
 _TILE_BYTES = 64 << 20
@@ -34,8 +37,13 @@ _TILE_BYTES = 64 << 20
 class EffectiveFeatures(DesignMatrix):
     """phi_i,mu(x) = sqrt(lambda_mu) d f_i(x) / d theta_mu, streamed in tiles.
 
-    Derived independently; intended to correspond to the random features (at="initial") and effective features
-    (at="effective") of Roberts, Yaida and Hanin, The Principles of Deep Learning Theory, arXiv:2106.10165, ch. 11 and
+    at: the feature kind. "effective": at the trained parameters theta*; "initial": at theta0; "sharp": the mean of
+    both; "first_order": effective features to first order in theta* - theta0; "path": the mean along the straight
+    line from theta0 to theta*, whose products with theta* - theta0 add up to f(theta*) - f(theta0), integrated to
+    `tolerance` where that is not exact. All but the first need the initial parameters.
+
+    Derived independently; intended to correspond to the random features, effective features and trained features
+    ("sharp" here) of Roberts, Yaida and Hanin, The Principles of Deep Learning Theory, arXiv:2106.10165, ch. 11 and
     infinity. The kernel `gram()` is the neural tangent kernel at those parameters; that of a few tensors (`layers`)
     is their share of it, and the shares add up.
 
@@ -44,24 +52,26 @@ class EffectiveFeatures(DesignMatrix):
     them; all without. tile: examples per tile; it shapes rounding, so it belongs to the settings of a run.
 
     Raises NetworkError or ExamplesError for what `Network.check` refuses, SettingsError for unknown names.
-    Cost of one stream: n*c backward passes.
+    Cost of one stream: n*c backward passes, twice as many for sharp features, one for every node for path features.
     """
 
     def __init__(
         self,
         network: Network,
         examples: Examples,
-        at: At = "effective",
+        at: str = "effective",
         outputs: str | Callable[[torch.Tensor], torch.Tensor] = "flattened",
         *,
         layers: Sequence[str] | None = None,
         tile: int | None = None,
         memory: int = MEMORY,
         workers: int | None = None,
+        tolerance: float = 1e-8,
     ) -> None:
         self.network = network
         self.examples = examples
         self.at = at
+        self.kind = KINDS[at]
         self.n_outputs = network.check(examples)
         self.reduction = reduction(outputs, self.n_outputs)
         if self.reduction.needs_label and examples.labels is None:
@@ -69,7 +79,7 @@ class EffectiveFeatures(DesignMatrix):
                 f"The reduction '{self.reduction.name}' needs a class label for each example, but there are none; "
                 "give targets or choose another reduction."
             )
-        self.parameters = _chosen(network.parameters, layers)
+        self.parameters = network.parameters if layers is None else network.parameters.of(layers)
         self.n_parameters = self.parameters.total
         self.tile = tile_size(tile, self.reduction.quantities(self.n_outputs) * self.n_parameters)
         self._scale: npt.NDArray[np.float64] = np.sqrt(np.repeat(self.parameters.learning_rates, self.parameters.sizes))
@@ -77,7 +87,7 @@ class EffectiveFeatures(DesignMatrix):
         self._plain = bool((self._scale == 1).all())
         self.memory, self.workers = memory, workers
         self._asked_tile = tile
-        self._factors = Factors(network, network.at(at), self.reduction, self.parameters.names)
+        self._source = self.kind.make(Ask(network, self.reduction, self.parameters.names, tolerance))
         self._few: list[Piece] | None = None
 
     @property
@@ -91,23 +101,26 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def card(self) -> tuple[str, str]:
-        kind = "effective features" if self.at == "effective" else "initial features"
-        return kind, f"{self.reduction.name}: {self.reduction.description}"
+        return self.kind.title, f"{self.reduction.name}: {self.reduction.description}"
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        return self._factors.remarks
+        return self._source.remarks
 
     @property
     def scale(self) -> npt.NDArray[np.float64]:
         """sqrt(lambda) of each parameter (p,)."""
         return self._scale.copy()
 
-    def theta(self) -> npt.NDArray[np.float64]:
-        """The parameters at which the features are taken (p,), those of the chosen tensors."""
-        params = self.network.at(self.at)
-        theta: Matrix = np.concatenate([as_matrix(params[name]).reshape(-1) for name in self.parameters.names])
-        return theta
+    def weights(self) -> npt.NDArray[np.float64]:
+        """What a unit's weight features are summed by (p,): the parameters at which the features are taken, or, for
+        kinds between both ends, what training added to them; of the chosen tensors."""
+        if self.kind.weights == "added":
+            params = self.network.displacement()
+        else:
+            params = self.network.at("effective" if self.kind.weights == "trained" else "initial")
+        weights: Matrix = np.concatenate([as_matrix(params[name]).reshape(-1) for name in self.parameters.names])
+        return weights
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -140,7 +153,7 @@ class EffectiveFeatures(DesignMatrix):
         """Factors of some examples, of whatever form they have now."""
         self._prepare()
         try:
-            return self._factors(inputs, self._labels(positions))
+            return self._source(inputs, self._labels(positions))
         except FormChanged:
             self._few = None
             if not again:
@@ -154,19 +167,20 @@ class EffectiveFeatures(DesignMatrix):
             positions = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
             with one_pass():
                 inputs = self.network.tensor(np.asarray(self.examples.inputs[positions]))
-                self._few = self._factors.prepare(inputs, self._labels(positions))
+                self._few = self._source.prepare(inputs, self._labels(positions))
         return self._few
 
     @property
     def factor_tile(self) -> int:
-        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their
-        size, and not many more than there are."""
+        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their size,
+        and so that an even number of passes, which may run in pairs, takes all of them."""
         if self._asked_tile is not None:
             return self._asked_tile
-        few = self._prepare()
-        each = sum(piece.numbers for piece in few) * self.dtype.itemsize
-        enough = 1 << (len(self.examples) - 1).bit_length()
-        return max(1, min(256, enough, _TILE_BYTES // max(each, 1)))
+        each = sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
+        most = max(1, min(256, _TILE_BYTES // max(each, 1)))
+        n = len(self.examples)
+        pairs = -(-n // (2 * most))
+        return -(-n // (2 * pairs)) if n > PROBED else n
 
     @property
     def tile_bytes(self) -> int:
@@ -189,25 +203,59 @@ class EffectiveFeatures(DesignMatrix):
         Passes begin where they would begin in a stream of all examples and are padded, so that no range shapes
         rounding. Raises FormChanged where the network runs otherwise than on the examples before: begin again.
         """
+        yield from self._passes(first, stop, lambda start, count, pieces: (start, count, pieces))
+
+    def _passes(self, first: int, stop: int | None, then: Callable[[int, int, list[Piece]], T]) -> Iterator[T]:
+        """What `then` makes of the start, count and pieces of every pass, in order; several at once in threads, each
+        with a twin of the source, where there can be twins."""
         stop, tile = len(self.examples) if stop is None else stop, self.factor_tile
-        for start in range(first // tile * tile, stop, tile):
-            positions = np.minimum(np.arange(start, start + tile), len(self.examples) - 1)
-            with one_pass():
-                inputs = self.network.tensor(np.asarray(self.examples.inputs[start : start + tile]))
-                if short := tile - len(inputs):
-                    inputs = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])])
-                pieces = self._pieces(inputs, positions, again=False)
+        starts = list(range(first // tile * tile, stop, tile))
+
+        def run(source: Source, start: int) -> T:
             skipped, end = max(first - start, 0), min(stop - start, tile)
+            pieces = self._pass(source, start, tile)
+            return then(start + skipped, end - skipped, [piece.take(slice(skipped, end)) for piece in pieces])
+
+        twins = self._sources(len(starts))
+        for at in range(0, len(starts), len(twins)):
+            some = starts[at : at + len(twins)]
+            with one_pass(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+                made = together([partial(run, twin, start) for twin, start in zip(twins, some, strict=False)])
             if self.watch is not None:
-                self.watch(end - skipped)
-            yield start + skipped, end - skipped, [piece.take(slice(skipped, end)) for piece in pieces]
+                self.watch(min(some[-1] + tile, stop) - max(some[0], first))
+            yield from made
+
+    def _pass(self, source: Source, start: int, tile: int) -> list[Piece]:
+        """Pieces of a full tile of examples, the last of them repeated."""
+        positions = np.minimum(np.arange(start, start + tile), len(self.examples) - 1)
+        inputs = self.network.tensor(np.asarray(self.examples.inputs[start : start + tile]))
+        if short := tile - len(inputs):
+            inputs = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])])
+        try:
+            return source(inputs, self._labels(positions))
+        except FormChanged:
+            self._few = None
+            raise
+
+    def _sources(self, n_passes: int) -> list[Source]:
+        """The source, or twins of it for as many threads as are of use."""
+        self._prepare()
+        wanted = min(self.workers or cores(), n_passes)
+        twins = [self._source.twin() for _ in range(wanted)] if wanted > 1 else []
+        found = [twin for twin in twins if twin is not None]
+        return found or [self._source]
 
     def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
         """Factors of the examples first .. stop-1 in the plan's forms. Cost: their forward and backward passes."""
         rates = dict(zip(self.parameters.names, self.parameters.learning_rates, strict=True))
         held = Gathered.room(plan, self._prepare(), stop - first, rates, self.dtype)
-        for start, count, pieces in self.stream(first, stop):
+
+        def put(start: int, count: int, pieces: list[Piece]) -> None:
             held.put(plan, pieces, start - first, count)
+
+        for _ in self._passes(first, stop, put):
+            pass
         return held
 
     @property
@@ -339,25 +387,3 @@ class _Held:
     def rmatmul(self, u: Matrix) -> Matrix:
         with one_thread():
             return self._products.rmatmul(u.reshape(len(u), -1)).reshape(-1, *u.shape[1:])
-
-
-def _chosen(table: ParameterTable, layers: Sequence[str] | None) -> ParameterTable:
-    if layers is None:
-        return table
-    if not layers:
-        raise SettingsError(
-            "At least one layer must be chosen, but none was; name some, or leave the choice out for all."
-        )
-    for layer in layers:
-        if not any(name == layer or name.startswith(f"{layer}.") for name in table.names):
-            raise unknown_name("layer or parameter", layer, list(table.names))
-    kept = [
-        i
-        for i, name in enumerate(table.names)
-        if any(name == layer or name.startswith(f"{layer}.") for layer in layers)
-    ]
-    return ParameterTable(
-        tuple(table.names[i] for i in kept),
-        tuple(table.shapes[i] for i in kept),
-        tuple(table.learning_rates[i] for i in kept),
-    )

@@ -7,11 +7,13 @@ the ladder of `features/jacobian.py` by itself; the step is logged and kept as a
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -19,11 +21,11 @@ from torch.autograd.graph import GradientEdge
 from torch.func import jacrev, vmap
 
 from feature_lens.errors import NetworkError, in_brief
-from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, restore_buffers
+from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, place, restore_buffers
 from feature_lens.features.layouts import layout_of
 from feature_lens.features.pieces import Piece, composed, put_together, summed
 from feature_lens.features.reductions import Reduction
-from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Use
+from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Use, contracted
 from feature_lens.features.uses import SELECTS, Found, entries_of, find_uses, moved_shape
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
@@ -48,15 +50,33 @@ class FormChanged(Exception):
     parameters have fallen down the ladder. Whoever gathers pieces starts again; it never leaves the engine."""
 
 
+class Along(Protocol):
+    """What moves the parameters of a module from row to row while it runs."""
+
+    def bind(self, module: torch.nn.Module) -> None:
+        """Take the module."""
+
+    def over(self, rows: int) -> AbstractContextManager[Any]:
+        """The context of a pass of so many rows."""
+
+
 class Factors:
     """Factors of d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
 
     `chosen` names the tensors that are differentiated. `pieces` of the same design always come in the same number
-    and order; those of a tensor add up to its gradient. Raises FormChanged, once, where that cannot be kept. Cost per tile: one forward and q backward passes, batched.
+    and order; those of a tensor add up to its gradient. `along` moves the parameters from row to row. Raises FormChanged, once, where that cannot be kept. Cost per tile: one forward and q backward passes, batched.
     """
 
-    def __init__(self, network: Network, params: Params, reduction: Reduction, chosen: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        params: Params,
+        reduction: Reduction,
+        chosen: tuple[str, ...],
+        along: Along | None = None,
+    ) -> None:
         self._network, self._params, self._reduction, self._chosen = network, params, reduction, chosen
+        self._along = along
         self._fallen: dict[str, str] = {}
         self._ladder: Jacobian | None = None
         self._module: torch.nn.Module | None = None
@@ -68,6 +88,7 @@ class Factors:
         self._batched = True
         self._vectorised = True
         self._fused_recurrence = True
+        self._is_twin = False
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -115,7 +136,26 @@ class Factors:
                 self._ladder = None
                 _LOG.info(self._own_remarks()[-1])
                 raise FormChanged from None
+        if self._is_twin and self._fallen:
+            raise FormChanged  # another twin has met another form; the ladder is not for threads
         return pieces + self._by_ladder(inputs, labels)
+
+    def move(self, params: Params) -> None:
+        """Be at other parameters from now on."""
+        self._params = params
+        if self._module is not None:
+            place(self._module, params)
+        if self._ladder is not None:
+            self._ladder.move(params)
+
+    def twin(self) -> Factors | None:
+        """Another that gives the same, prepared as far as this one, for passes in a thread of its own; whoever runs
+        them holds warnings back. None where passes change what threads share."""
+        if self._known is None or self._fallen or not self._fused_recurrence or self._along is not None:
+            return None
+        twin = copy.copy(self)
+        twin._module, twin._leaves, twin._is_twin = None, {}, True
+        return twin
 
     def _fall(self, names: tuple[str, ...], reason: str) -> None:
         for name in names:
@@ -143,7 +183,8 @@ class Factors:
             own = [piece.take(ends) for piece in pieces if piece.name == name]
             found = torch.zeros_like(wanted)
             if own:
-                found = torch.einsum("bqm,q->bm", summed(own, wanted.shape[2]), weights.to(wanted.dtype))[:, None]
+                weighted = [replace(piece, factor=contracted(piece.factor, weights)) for piece in own]
+                found = summed(weighted, wanted.shape[2])
             scale = max(float(wanted.abs().nan_to_num().max()), 1e-6 * largest, 1e-30)
             apart = float((wanted - found).abs().nan_to_num().max())
             if apart > AGREEMENT[wanted.dtype] * scale:
@@ -251,6 +292,8 @@ class Factors:
             return []
         edges = [GradientEdge(use.node, 0) for use in uses]
         if self._batched and len(cotangents) > 1:
+            if self._is_twin:
+                return list(torch.autograd.grad(outputs, edges, cotangents, retain_graph=True, is_grads_batched=True))
             try:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
@@ -297,6 +340,10 @@ class Factors:
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
+        if self._is_twin:
+            with torch.enable_grad():
+                yield
+            return
         plain = nullcontext() if self._fused_recurrence else torch.backends.mkldnn.flags(enabled=False)
         with torch.enable_grad(), plain, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
@@ -305,11 +352,14 @@ class Factors:
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         if self._module is None:
             self._module, self._leaves = module_at(self._network, self._params, self._chosen)
+            if self._along is not None:
+                self._along.bind(self._module)
         restore_buffers(self._network, self._module)
         inputs = inputs.clone()
         if inputs.is_floating_point():
             inputs.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
-        outputs: torch.Tensor = self._module(inputs)
+        with nullcontext() if self._along is None else self._along.over(len(inputs)):
+            outputs: torch.Tensor = self._module(inputs)
         return outputs[:, None] if outputs.ndim == 1 else outputs
 
 

@@ -38,6 +38,21 @@ class Inputs:
             return same
         return self.rate
 
+    def gram_over(self, ts: Sequence[int], at: slice, other: Inputs, us: Sequence[int], to: slice) -> Array | float:
+        """lambda times a . a' of every position in ts with every one in us: (t b, u b'), or one number for ones."""
+        if self.a is not None and other.a is not None:
+            left, right = (
+                a[list(of), part].reshape(-1, self.n_in) for a, of, part in ((self.a, ts, at), (other.a, us, to))
+            )
+            product: Array = left @ right.T
+            return product if self.rate == 1 else product * self.rate
+        if self.tokens is not None and other.tokens is not None:
+            same: Array = (
+                self.tokens[list(ts), at].reshape(-1, 1) == other.tokens[list(us), to].reshape(-1)
+            ) * self.rate
+            return same
+        return self.rate
+
     def dots(self, t: int, u: int) -> Array | float:
         """lambda times a . a' of positions t and u of the same example: (n,), or one number for ones."""
         if self.a is not None:
@@ -126,7 +141,7 @@ class Gathered:
         return made
 
     def put(self, plan: Plan, pieces: Sequence[Piece], start: int, count: int) -> None:
-        """Take the pieces of examples start .. start+count-1."""
+        """Take the pieces of examples start .. start+count-1. Threads may put different examples at once."""
         at = slice(start, start + count)
         rows, pairs = iter(self.rows), iter(self.pairs)
         for share in plan.shares:
@@ -165,15 +180,17 @@ def _room_for_pairs(
 
 
 def _put_pairs(pairs: Pairs, pieces: Sequence[Piece], at: slice) -> None:
+    live: list[int] = []
     for piece, inputs in zip(pieces, pairs.inputs, strict=True):
         factor = piece.factor
         if not isinstance(factor, Outer):
             continue
-        live = live_positions(factor.g).tolist()
+        if inputs is pairs.inputs[0]:  # they share g
+            live = live_positions(factor.g)
         if inputs is pairs.inputs[0]:
             for t in live:
                 pairs.live[t] = True
-                pairs.g[t, at] = factor.g[:, :, t].flatten(1).numpy()
+                pairs.g[t, at].reshape(factor.g.shape[0], -1, pairs.n_out)[...] = factor.g[:, :, t].numpy()
         if factor.a is None:
             continue
         for t in live:

@@ -61,6 +61,12 @@ class Jacobian:
                 "check that autograd can go back through its forward."
             ) from error
 
+    def move(self, params: Params) -> None:
+        """Be at other parameters from now on."""
+        self._params = params
+        if self._loop_module is not None:
+            place(self._loop_module, params)
+
     def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
         try:
             with warnings.catch_warnings(record=True) as caught:
@@ -141,14 +147,20 @@ def module_at(
     """A copy of the network's module at the given parameters, and those of them that are to be differentiated."""
     module = copied(network.module)
     leaves: dict[str, torch.nn.Parameter] = {}
+    place(module, params)
+    for key, parameter in module.named_parameters():
+        if key in chosen:
+            parameter.requires_grad_(True)
+            leaves[key] = parameter
+    return module, leaves
+
+
+def place(module: torch.nn.Module, params: Params) -> None:
+    """Give a module's parameters the values of `params`."""
     with torch.no_grad():
         for key, parameter in module.named_parameters():
             if key in params:
                 parameter.copy_(params[key])
-            if key in chosen:
-                parameter.requires_grad_(True)
-                leaves[key] = parameter
-    return module, leaves
 
 
 def restore_buffers(network: Network, module: torch.nn.Module) -> None:

@@ -23,7 +23,9 @@ Array = npt.NDArray[Any]
 By = Literal["whole", "layer", "tensor"]
 
 # Kernel rows and columns of one piece of work: its buffers stay in a core's own cache.
-_TILE_ROWS = 320
+_TILE_ROWS = 960
+# Rows of products over several positions.
+_TOGETHER = 512
 
 
 class Source(Protocol):
@@ -217,6 +219,9 @@ class KernelWork:
         output: int,
         product: Array,
     ) -> None:
+        if self._q == 1 and mine.g.shape[0] > 1:
+            self._add_together(total, place, mine, at, theirs, to, output)
+            return
         shape = (-1, self._plan.rows, mine.n_out)
         for t in mine.positions():
             left = self._flat(mine.g[t, at].reshape(shape), output)
@@ -225,15 +230,43 @@ class KernelWork:
                 if self._request.by == "whole":
                     scale: Any = 0.0
                     for a, b in zip(mine.inputs, theirs.inputs, strict=True):
-                        scale = scale + a.gram(t, at, b, u, to)
+                        scale += a.gram(t, at, b, u, to)
                     self._add(total[0], product, scale, at, to)
                     continue
                 for a, b in zip(mine.inputs, theirs.inputs, strict=True):
                     self._add(total[place[self._key(a.name)]], product, a.gram(t, at, b, u, to), at, to)
 
+    def _add_together(
+        self, total: Array, place: dict[str, int], mine: Pairs, at: slice, theirs: Pairs, to: slice, output: int
+    ) -> None:
+        """The same where an example has one row: some positions of both sides in one product, since those of single
+        positions would be small."""
+        b, c = at.stop - at.start, to.stop - to.start
+        each = max(1, _TOGETHER // max(b, c))
+        for ts in _some(mine.positions(), each):
+            left = self._of_output(mine.g[ts, at], output).reshape(len(ts) * b, -1)
+            for us in _some(theirs.positions(), each):
+                product = left @ self._of_output(theirs.g[us, to], output).reshape(len(us) * c, -1).T
+                parts: dict[int, Any] = {}
+                for x, y in zip(mine.inputs, theirs.inputs, strict=True):
+                    k = place[self._key(x.name)]
+                    parts[k] = parts.get(k, 0.0) + x.gram_over(ts, at, y, us, to)
+                for k, scale in parts.items():
+                    scaled = product * scale
+                    total[k] += scaled.reshape(len(ts), b, len(us), c).sum(axis=(0, 2))
+
+    def _of_output(self, g: Array, output: int) -> Array:
+        """g (t, b, q o), or of one output alone (t, b, o)."""
+        if not self._request.each_output:
+            return g
+        made: Array = g.reshape(*g.shape[:2], self._plan.rows, -1)[:, :, output]
+        return made
+
     def _add(self, total: Array, product: Array, scale: Any, at: slice, to: slice) -> None:
         sizes = (at.stop - at.start, to.stop - to.start)
-        full = np.ascontiguousarray(np.broadcast_to(np.asarray(scale, dtype=self._dtype), sizes))
+        full = np.asarray(scale, dtype=self._dtype)
+        if full.shape != sizes or not full.flags.c_contiguous:
+            full = np.ascontiguousarray(np.broadcast_to(full, sizes))
         add_scaled(total, product, full, self._q)
 
     def _put(self, target: Any, tile: Array, top: int, left: int, output: int) -> None:
@@ -248,3 +281,7 @@ class KernelWork:
                 target[(*lead, slice(top, top + rows), slice(left, left + columns))] = tile
                 if self._symmetric and top != left:
                     target[(*lead, slice(left, left + columns), slice(top, top + rows))] = tile.T
+
+
+def _some(positions: list[int], each: int) -> list[list[int]]:
+    return [positions[first : first + each] for first in range(0, len(positions), each)]

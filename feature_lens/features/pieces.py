@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from feature_lens.features.rules import Dense, Factor, Outer
+from feature_lens.features.rules import Dense, Factor, Outer, scaled
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Piece:
 
     @property
     def numbers(self) -> int:
-        """Numbers that the factor takes per example, in its own form or as gradients, whichever is more."""
+        """Numbers that the factor takes per example."""
         factor = self.factor
         if isinstance(factor, Dense):
             return factor.values[0].numel()
@@ -82,6 +82,35 @@ def summed(pieces: Sequence[Piece], size: int) -> torch.Tensor:
     if total is None:
         raise ValueError("no pieces")
     return total
+
+
+def as_pieces(rows: torch.Tensor, sizes: Mapping[str, int]) -> list[Piece]:
+    """Pieces of whole gradients (b, q, p), the tensors of `sizes` side by side."""
+    parts = torch.split(rows, list(sizes.values()), dim=2)
+    return [Piece(name, Dense(part)) for name, part in zip(sizes, parts, strict=True)]
+
+
+def as_rows(pieces: Sequence[Piece], sizes: Mapping[str, int], like: torch.Tensor) -> torch.Tensor:
+    """Whole gradients (b, q, p) of the tensors of `sizes`, zero where a tensor has no piece; `like` (b, q)."""
+    own: dict[str, list[Piece]] = {name: [] for name in sizes}
+    for piece in pieces:
+        own[piece.name].append(piece)
+    parts = [
+        summed(own[name], size) if own[name] else like.new_zeros(*like.shape, size) for name, size in sizes.items()
+    ]
+    return torch.cat(parts, dim=2)
+
+
+def weighted_sum(terms: Sequence[tuple[float, Sequence[Piece]]], sizes: Mapping[str, int]) -> list[Piece]:
+    """The pieces of a sum of gradients, each with its weight."""
+    own: dict[str, list[tuple[Factor, torch.Tensor | None]]] = {}
+    for weight, pieces in terms:
+        for piece in pieces:
+            own.setdefault(piece.name, []).append((scaled(piece.factor, weight), piece.entries))
+    made: list[Piece] = []
+    for name, parts in own.items():
+        made += put_together(name, [factor for factor, _ in parts], [entries for _, entries in parts], sizes[name])
+    return made
 
 
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

@@ -93,9 +93,10 @@ def _plan(pieces: Sequence[Piece], n: int, rows: int, joined: bool, most_held: i
     return Plan(n, rows, joined, tuple(sorted(shares, key=lambda share: share.members)))
 
 
-def live_positions(g: torch.Tensor) -> torch.Tensor:
-    """Positions t of g (b, q, t, o) at which any entry is not zero."""
-    return torch.nonzero((g != 0).any(dim=3).any(dim=1).any(dim=0)).flatten()
+def live_positions(g: torch.Tensor) -> list[int]:
+    """Positions t of g (b, q, t, o) at which any entry is not zero; a single position always counts."""
+    t = g.shape[2]
+    return [0] if t == 1 else [place for place in range(t) if bool(g[:, :, place].any())]
 
 
 def _pairs_of_rows(n: int, rows: int, joined: bool) -> tuple[float, int]:

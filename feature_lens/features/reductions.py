@@ -22,7 +22,8 @@ Reduce = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Reduction:
-    """`reduce(outputs (c,), label ()) -> (q,)`; `joined` says that the q gradients form one row (trace)."""
+    """`reduce(outputs (c,), label ()) -> (q,)`; `joined` says that the q gradients form one row (trace), `linear`
+    that the quantities are a linear function of the outputs."""
 
     name: str
     reduce: Reduce
@@ -30,6 +31,7 @@ class Reduction:
     joined: bool = False
     needs_label: bool = False
     all_outputs: bool = False
+    linear: bool = False
 
     def quantities(self, n_outputs: int) -> int:
         """q: gradients per example."""
@@ -59,10 +61,12 @@ def _own(outputs: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return outputs.gather(0, label[None])
 
 
-_enter(Reduction("flattened", lambda f, _: f, "every output is a row of its own", all_outputs=True))
-_enter(Reduction("trace", lambda f, _: f, "the kernel is summed over outputs", joined=True, all_outputs=True))
-_enter(Reduction("sum", lambda f, _: f.sum()[None], "the sum of the outputs"))
-_enter(Reduction("target", _own, "the output of the example's own class", needs_label=True))
+_enter(Reduction("flattened", lambda f, _: f, "every output is a row of its own", all_outputs=True, linear=True))
+_enter(
+    Reduction("trace", lambda f, _: f, "the kernel is summed over outputs", joined=True, all_outputs=True, linear=True)
+)
+_enter(Reduction("sum", lambda f, _: f.sum()[None], "the sum of the outputs", linear=True))
+_enter(Reduction("target", _own, "the output of the example's own class", needs_label=True, linear=True))
 _enter(Reduction("predicted", lambda f, _: f.gather(0, f.argmax()[None]), "the largest output"))
 _enter(Reduction("margin", _margin, "the own class's output minus the largest other", needs_label=True))
 
@@ -79,7 +83,7 @@ def reduction(spec: str | Callable[[torch.Tensor], torch.Tensor], n_outputs: int
         if not (number.isascii() and number.isdigit()) or int(number) >= n_outputs:
             raise SettingsError(f"Outputs are numbered 0 to {n_outputs - 1}, but '{spec}' came; choose one of them.")
         index = int(number)
-        return Reduction(spec, lambda f, _: f[index : index + 1], f"output {index} alone")
+        return Reduction(spec, lambda f, _: f[index : index + 1], f"output {index} alone", linear=True)
     if spec in ("margin", "target") and n_outputs < 2:
         raise SettingsError(f"'{spec}' needs at least two outputs, but the network has one; choose 'output:0'.")
     return REDUCTIONS[spec]

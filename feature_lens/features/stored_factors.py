@@ -99,7 +99,7 @@ class _Room:
                 raise TypeError(type(factor).__name__)
             if place == 0:
                 self._g[:, at] = factor.g.permute(3, 0, 1, 2).numpy()
-                self._live[plans.live_positions(factor.g).numpy()] = True
+                self._live[plans.live_positions(factor.g)] = True
             if came is not None and factor.a is not None and factor.is_tokens:
                 came[at] = factor.a.numpy()
             elif came is not None and factor.a is not None:

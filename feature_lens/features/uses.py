@@ -127,8 +127,10 @@ def entries_of(found: Found, shape: tuple[int, ...]) -> torch.Tensor | None:
     back = counted.to(torch.float64).flatten()
     places = torch.nonzero(back).flatten()
     numbers = back[places]
-    if len(places) != m or not torch.equal(torch.sort(numbers).values, torch.arange(1, m + 1, dtype=torch.float64)):
+    whole = len(places) == m and bool(((numbers >= 1) & (numbers <= m) & (numbers == numbers.round())).all())
+    entries = torch.full((m,), -1)
+    if whole:
+        entries[numbers.long() - 1] = places
+    if not whole or bool((entries < 0).any()):
         raise NoRule("its entries are not only moved before they are used")
-    entries = torch.empty(m, dtype=torch.long)
-    entries[numbers.long() - 1] = places
     return None if m == back.numel() and torch.equal(entries, torch.arange(m)) else entries

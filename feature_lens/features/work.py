@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+T = TypeVar("T")
 
 
 def cores() -> int:
@@ -40,6 +42,14 @@ def run_all(tasks: Iterable[Callable[[], None]], workers: int | None = None) -> 
                 future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def together(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """What the tasks make, in their order, each in a thread of its own; raises what the first of them raised."""
+    if len(tasks) == 1:
+        return [tasks[0]()]
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return [future.result() for future in [pool.submit(task) for task in tasks]]
 
 
 class Scratch:

@@ -117,9 +117,14 @@ class Network:
             raise SettingsError(f"Features are taken at 'effective' or 'initial' parameters, not at '{where}'.")
         if self.initial is None:
             raise NetworkError(
-                "Initial features need the parameters before training, but none were given; pass initial=... as well."
+                "These features need the parameters before training, but none were given; pass initial=... as well."
             )
         return self.initial
+
+    def displacement(self) -> Params:
+        """d = theta* - theta0 by tensor; raises NetworkError where theta0 is not known."""
+        start = self.at("initial")
+        return {name: value - start[name] for name, value in self.trained.items()}
 
     def tensor(self, inputs: Any) -> torch.Tensor:
         """Inputs as a tensor: real numbers in the network's precision, integers as they are."""

@@ -73,7 +73,8 @@ def best_examples(request: Request) -> Job:
     design = _design(request, "flattened" if output == "largest" else output)
 
     def largest(rows: Array, _start: int) -> Array:
-        return np.take_along_axis(rows, np.abs(rows).argmax(axis=1)[:, None], axis=1)
+        high, low = rows.max(axis=1, keepdims=True), rows.min(axis=1, keepdims=True)
+        return np.where(high >= -low, high, low)
 
     def alone(rows: Array, _start: int) -> Array:
         return rows

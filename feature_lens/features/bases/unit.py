@@ -40,7 +40,7 @@ class Unit(Basis):
         owner, names, layers = _units(effective)
         self.labels_, self.layers_ = names, layers
         self.fitted_on_, self.n_fitted_ = "nothing (no fit is needed)", 0
-        weights = effective.theta() / effective.scale
+        weights = effective.weights() / effective.scale
         used = np.flatnonzero(owner >= 0)
         shape = (len(owner), len(names))
         self._sums = scipy.sparse.csr_array((weights[used], (used, owner[used])), shape=shape)

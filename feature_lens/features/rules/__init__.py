@@ -6,6 +6,17 @@ from feature_lens.features.rules import convolution as convolution
 from feature_lens.features.rules import embedding as embedding
 from feature_lens.features.rules import linear as linear
 from feature_lens.features.rules import norms as norms
-from feature_lens.features.rules.rule import RULES, Dense, Factor, Layout, NoRule, Outer, Rule, Use
+from feature_lens.features.rules.rule import (
+    RULES,
+    Dense,
+    Factor,
+    Layout,
+    NoRule,
+    Outer,
+    Rule,
+    Use,
+    contracted,
+    scaled,
+)
 
-__all__ = ["RULES", "Dense", "Factor", "Layout", "NoRule", "Outer", "Rule", "Use"]
+__all__ = ["RULES", "Dense", "Factor", "Layout", "NoRule", "Outer", "Rule", "Use", "contracted", "scaled"]

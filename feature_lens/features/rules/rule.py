@@ -167,3 +167,10 @@ def scaled(factor: Factor, scale: float) -> Factor:
     if isinstance(factor, Dense):
         return replace(factor, values=factor.values * scale)
     return replace(factor, g=factor.g * scale, gate=(*factor.gate, hash(scale)))
+
+
+def contracted(factor: Factor, weights: torch.Tensor) -> Factor:
+    """The factor of the sum of the quantities with weights (q,): one quantity."""
+    if isinstance(factor, Dense):
+        return Dense(torch.einsum("bqm,q->bm", factor.values, weights.to(factor.values.dtype))[:, None])
+    return replace(factor, g=torch.einsum("bqto,q->bto", factor.g, weights.to(factor.g.dtype))[:, None])

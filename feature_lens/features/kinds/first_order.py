@@ -1,0 +1,132 @@
+"""Effective features to first order in the displacement, from the initial parameters."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import torch
+from torch.func import jacrev, jvp, vmap
+
+from feature_lens.errors import NetworkError, in_brief
+from feature_lens.features.jacobian import AGREEMENT, module_at, restore_buffers
+from feature_lens.features.kinds.kind import KINDS, Ask, Kind
+from feature_lens.features.pieces import Piece, as_pieces
+from feature_lens.networks.network import Params
+
+_LOG = logging.getLogger("feature_lens")
+
+
+class FirstOrder:
+    """phi + psi d at theta0, psi the second derivative of the outputs: one derivative of the Jacobian along d.
+
+    d runs over all parameters, also where only some tensors are looked at. Where examples do not go together under
+    vmap, or the result differs from autograd on the first of them, by two backward passes per row.
+    Cost: about three times that of a dense Jacobian; b q p numbers per tile.
+    Derived independently; intended to correspond to PDLT (arXiv:2106.10165), ch. infinity.
+    """
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._start, self._added = ask.network.at("initial"), ask.network.displacement()
+        self._together, self._verified = True, False
+        self.remarks: tuple[str, ...] = ()
+
+    def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+        return self(inputs, labels)
+
+    def twin(self) -> None:
+        """Its passes stay in one thread."""
+        return None
+
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+        rows = self._tried(inputs, labels) if self._together else None
+        if rows is None:
+            rows = self._exact(inputs, labels)
+        return as_pieces(rows, {name: self._start[name].numel() for name in self._ask.chosen})
+
+    def _tried(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                found: torch.Tensor = vmap(self._of_example)(inputs, labels)
+        except NetworkError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a net may do anything under vmap; the reason is recorded and logged
+            self._refused(f"{type(error).__name__}: {in_brief(error)}")
+            return None
+        if any("batching rule" in str(warning.message) for warning in caught):
+            self._refused("a batching rule is missing")
+            return None
+        if not self._verified:
+            exact = self._exact(inputs[:1], labels[:1])
+            apart = float((found[:1] - exact).abs().nan_to_num().max())
+            if apart > AGREEMENT[found.dtype] * max(float(exact.abs().nan_to_num().max()), 1e-30):
+                self._refused(f"they differ from autograd by {apart:.2g} on the first example")
+                return None
+            self._verified = True
+        return found
+
+    def _refused(self, reason: str) -> None:
+        self._together = False
+        self.remarks = (f"First-order features row by row instead of by vmap ({reason}).",)
+        _LOG.info(self.remarks[0])
+
+    def _of_example(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        ask = self._ask
+
+        def rows(params: Params) -> torch.Tensor:
+            def quantities(chosen: Params) -> torch.Tensor:
+                return ask.reduction.reduce(ask.network(params | chosen, x[None])[0], label)
+
+            parts = jacrev(quantities)({name: params[name] for name in ask.chosen})
+            return torch.cat([part.flatten(1) for part in parts.values()], dim=1)
+
+        found = jvp(rows, (self._start,), (self._added,))
+        made: torch.Tensor = found[0] + found[1]
+        return made
+
+    def _exact(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(b, q, p) by a loop of autograd: the gradient, and the gradient of its product with d."""
+        ask = self._ask
+        module, leaves = module_at(ask.network, self._start, tuple(self._start))
+        chosen = [leaves[name] for name in ask.chosen]
+        rows: list[torch.Tensor] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            for x, label in zip(inputs, labels, strict=True):
+                restore_buffers(ask.network, module)
+                outputs = module(x[None].clone())
+                outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+                quantities = ask.reduction.reduce(outputs[0], label)
+                rows += [self._row(quantity, leaves, chosen) for quantity in quantities]
+        return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
+
+    def _row(
+        self, quantity: torch.Tensor, leaves: dict[str, torch.nn.Parameter], chosen: list[torch.nn.Parameter]
+    ) -> torch.Tensor:
+        every = list(leaves.values())
+        if not quantity.requires_grad:
+            return torch.cat([torch.zeros_like(leaf).flatten() for leaf in chosen])
+        first = torch.autograd.grad(quantity, every, create_graph=True, retain_graph=True, materialize_grads=True)
+        phi = dict(zip(leaves, first, strict=True))
+        along = torch.stack([(phi[name] * self._added[name]).sum() for name in leaves]).sum()
+        seconds = (
+            torch.autograd.grad(along, chosen, retain_graph=True, materialize_grads=True)
+            if along.requires_grad
+            else [torch.zeros_like(leaf) for leaf in chosen]
+        )
+        parts = [
+            (phi[name] + second).detach().flatten() for name, second in zip(self._ask.chosen, seconds, strict=True)
+        ]
+        return torch.cat(parts)
+
+
+KINDS.register("first_order")(
+    Kind(
+        "effective features to first order",
+        "d f / d theta at the initial parameters, plus its derivative along what training added",
+        FirstOrder,
+        "trained",
+    )
+)
