@@ -55,11 +55,12 @@ def demo(
     chosen = None if no_app else _port(port)
     from tqdm import tqdm
 
-    from feature_lens.extract import extract_run
+    from feature_lens.extract import ExtractSettings, extract_run
     from feature_lens.networks.digits import digits_examples, digits_network, train_digits
 
     initial, trained = train_digits(progress=lambda epochs, what: tqdm(epochs, desc=what, unit="epoch", disable=None))
-    extract_run(digits_network(initial, trained), digits_examples(), out, name="digits", overwrite=overwrite)
+    network, settings = digits_network(initial, trained), ExtractSettings(dual=True)
+    extract_run(network, digits_examples(), out, settings, name="digits", overwrite=overwrite)
     _tell(out)
     if chosen is not None:
         _serve([out], chosen, "")
@@ -99,6 +100,10 @@ def extract(
         bool,
         typer.Option("--factors", help="Keep what every weight feature's value on every example follows from."),
     ] = False,
+    dual: Annotated[
+        bool,
+        typer.Option("--dual", help="Also fit the dual model, and share out what training added among features."),
+    ] = False,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
@@ -135,6 +140,7 @@ def extract(
         keep=keep,
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         factors=factors,
+        dual=dual,
         tile=tile,
         batch_size=batch_size,
         workers=workers,

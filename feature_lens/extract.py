@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from feature_lens.cards import Provenance
+from feature_lens.dual.record import dual_record
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME, FeatureSet
@@ -87,7 +88,7 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    value follows. dual: also fit the dual model, and share out what training added among features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -98,6 +99,7 @@ class ExtractSettings:
     keep: int = 16
     rank_outputs: RankOutputs = "auto"
     factors: bool = False
+    dual: bool = False
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
@@ -145,6 +147,9 @@ def compute_run(
     jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
+    dual = dual_record(network, examples, memory=settings.memory << 20) if settings.dual else None
+    if dual is not None and dual.has_contributions:
+        sets = {name: _by_contribution(one, np.asarray(dual.columns["weight"])) for name, one in sets.items()}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -152,6 +157,7 @@ def compute_run(
         examples=examples,
         outputs=outputs,
         sets=sets,
+        dual=dual,
         provenance=Provenance(
             settings=settings.shaping(),
             software=software(),
@@ -159,6 +165,14 @@ def compute_run(
             remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *_remarks(network, examples)),
         ),
     )
+
+
+def _by_contribution(feature_set: FeatureSet, weight: npt.NDArray[np.float64]) -> FeatureSet:
+    """Weight features in the order of their mean absolute contribution; other sets as they are."""
+    if not feature_set.is_canonical:
+        return feature_set
+    order = np.argsort(-weight, kind="stable").astype(np.int32)
+    return replace(feature_set, columns={**feature_set.columns, "order": order})
 
 
 def software() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from browser_driver import Tab, chromium, served
 
-from feature_lens.extract import extract_run
+from feature_lens.extract import ExtractSettings, extract_run
 from feature_lens.networks.digits import digits_examples, shipped_digits
 
 FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
@@ -15,6 +15,8 @@ PICTURES = {
     "overview": "overview",
     "browse": "browse?set=eigen",
     "feature": "feature?set=eigen&feature=2",
+    "example": "example?example=3&by=unit",
+    "dual": "dual",
     "compare": "compare?set=eigen&feature=2&set_b=neurons_3",
     "export": "export?set=eigen&which=one&feature=2&format=zip",
 }
@@ -24,7 +26,9 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run = extract_run(shipped_digits(), digits_examples(), folder / "digits.h5", name="digits")
+        run = extract_run(
+            shipped_digits(), digits_examples(), folder / "digits.h5", ExtractSettings(dual=True), name="digits"
+        )
         with chromium() as browser, served([run], folder) as address:
             tab = Tab(browser)
             for picture, place in PICTURES.items():

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from feature_lens.errors import AppError
 from feature_lens.store import write_run
 
-PAGES = ("overview", "browse", "feature", "compare", "export")
+PAGES = ("overview", "browse", "feature", "example", "dual", "compare", "export")
 MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
 HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
 

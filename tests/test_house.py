@@ -22,7 +22,17 @@ import feature_lens
 from feature_lens import errors
 
 ROOT = Path(__file__).parents[1]
-GROUND = {"errors", "registry", "ranking", "examples", "cards", "feature_set", "run_contents", "weight_factors"}
+GROUND = {
+    "errors",
+    "registry",
+    "ranking",
+    "examples",
+    "cards",
+    "feature_set",
+    "run_contents",
+    "weight_factors",
+    "dual_record",
+}
 # Each room of the house, with the rooms that it may import from beside itself and the ground floor.
 ROOMS: dict[str, set[str]] = {
     "ground": set(),
@@ -30,14 +40,15 @@ ROOMS: dict[str, set[str]] = {
     "features": {"networks"},
     "store": set(),
     "analysis": {"store"},
-    "extract": {"networks", "features", "store"},
-    "cli": {"networks", "features", "store", "analysis", "extract", "app"},
+    "dual": {"networks", "features"},
+    "extract": {"networks", "features", "dual", "store"},
+    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "app"},
     "app": {"store", "analysis"},
 }
 RIGHT = {"ground", "store", "analysis", "app"}
 # Libraries that belong to some rooms alone.
 LIBRARIES: dict[str, set[str]] = {
-    "torch": {"networks", "features"},
+    "torch": {"networks", "features", "dual"},
     "captum": {"features"},
     "safetensors": {"networks"},
     "h5py": {"store"},
@@ -45,8 +56,8 @@ LIBRARIES: dict[str, set[str]] = {
     "altair": {"app"},
     "typer": {"cli"},
     "numpy": set(ROOMS) - {"app", "cli"},
-    "scipy": {"features", "analysis"},
-    "sklearn": {"networks", "features", "analysis"},
+    "scipy": {"features", "dual", "analysis"},
+    "sklearn": {"networks", "features", "dual", "analysis"},
 }
 
 
@@ -119,9 +130,12 @@ def test_there_are_no_circles() -> None:
     assert set(order) >= set(graph)
 
 
+_HDF5 = ("reader", "stored", "factors_reader", "dual_reader", "writer", "kernel_file")
+
+
 def test_only_the_store_opens_hdf5() -> None:
     users = {module for module in MODULES if any(name.split(".")[0] == "h5py" for name in _imports(module))}
-    assert users == {f"feature_lens.store.{name}" for name in ("reader", "writer", "kernel_file")}
+    assert users == {f"feature_lens.store.{name}" for name in _HDF5}
 
 
 def test_reading_a_run_never_loads_torch() -> None:
@@ -174,6 +188,10 @@ PUBLIC = {
     "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
+    "feature_lens.dual": """
+        Contributions EigenContributions Fidelity Grouped Regressions Ridge Spectral contributions eigen_contributions
+        fit_ridge regressions
+    """,
     "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_quickstart_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    block, dual = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -26,6 +26,8 @@ def test_the_quickstart_runs(
     run = names["run"]
     assert "data:image/png" in run.feature("eigen", 0)._repr_html_()  # type: ignore[attr-defined]  # made by exec
     run.close()  # type: ignore[attr-defined]  # made by exec
+    exec(compile(dual, "README.md", "exec"), names)
+    assert float(capsys.readouterr().out.split()[0]) < 1e-10
 
 
 def test_the_folder_map_names_what_there_is() -> None:
@@ -33,7 +35,7 @@ def test_the_folder_map_names_what_there_is() -> None:
     for path in ("feature_lens/features/effective.py", "feature_lens/analysis/tiles.py", "feature_lens/examples.py"):
         assert path in text
         assert (README.parent / path).is_file()
-    for folder in ("networks", "features", "store", "analysis"):
+    for folder in ("networks", "features", "dual", "store", "analysis"):
         assert (README.parent / "feature_lens" / folder).is_dir()
     for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (README.parent / picture).is_file()

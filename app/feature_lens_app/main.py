@@ -19,6 +19,8 @@ NAMES = {
     "overview": "Overview",
     "browse": "Browse",
     "feature": "Feature",
+    "example": "Example",
+    "dual": "Dual",
     "compare": "Compare",
     "export": "Export",
 }

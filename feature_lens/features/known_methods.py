@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
+from feature_lens.examples import Examples
 from feature_lens.features.design import DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network
 from feature_lens.networks.passes import ONE_PASS
 
 
 @dataclass(frozen=True)
-class _LastLinear:
+class LastLinear:
     """The linear layer whose output is the network's, called once: its parameters, and whether it takes the inputs."""
 
     weight: str
@@ -30,7 +32,7 @@ def eigen_equals(design: DesignMatrix, centred: bool) -> str:
     how = "centred" if centred else "uncentred"
     if not isinstance(design, EffectiveFeatures):
         return f"{how} principal component analysis of the columns"
-    layer = _last_linear(design)
+    layer = last_linear(design.network, design.examples)
     chosen = set(design.parameters.names)
     often = {
         "flattened": ", each eigenvalue once per output",
@@ -48,17 +50,17 @@ def eigen_equals(design: DesignMatrix, centred: bool) -> str:
     )
 
 
-def _appended(design: EffectiveFeatures, layer: _LastLinear) -> str:
+def _appended(design: EffectiveFeatures, layer: LastLinear) -> str:
     rates = dict(zip(design.parameters.names, design.parameters.learning_rates, strict=True))
     if rates[layer.weight] == rates[layer.bias]:
         return " with a 1 appended for the bias"
     return " with a constant appended for the bias, the root of the ratio of the learning rates"
 
 
-def _last_linear(design: EffectiveFeatures) -> _LastLinear | None:
+def last_linear(network: Network, examples: Examples) -> LastLinear | None:
+    """The linear layer whose output is the network's; None where it ends otherwise."""
     seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-    network = design.network
-    inputs = network.tensor(design.examples.inputs[:2])
+    inputs = network.tensor(examples.inputs[:2])
 
     def noted(name: str) -> Any:
         def note(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -83,4 +85,4 @@ def _last_linear(design: EffectiveFeatures) -> _LastLinear | None:
         return None
     prefix = f"{name}." if name else ""
     takes_inputs = taken.shape == inputs.flatten(1).shape and torch.equal(taken, inputs.flatten(1).to(taken.dtype))
-    return _LastLinear(f"{prefix}weight", f"{prefix}bias", takes_inputs)
+    return LastLinear(f"{prefix}weight", f"{prefix}bias", takes_inputs)

@@ -83,7 +83,8 @@ class Network:
         params = {key: value.detach().clone() for key, value in parameters.items()}
         frozen = {key: value.detach().clone() for key, value in own.named_parameters() if not value.requires_grad}
         constants = frozen | {key: value.detach().clone() for key, value in own.named_buffers()}
-        refuse_non_finite(params | constants, "trained")
+        refuse_non_finite(params, "trained")
+        refuse_non_finite(constants, "trained", masks=True)
         start = None if initial is None else initial_params(own, initial, params)
         for parameter in own.parameters():
             parameter.requires_grad_(False)
@@ -221,15 +222,19 @@ class Network:
                 f"({type(error).__name__}: {in_brief(error)}); {advice}."
             ) from error
 
-    def outputs(self, examples: Examples, tile: int = 32) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """f(x; theta*) of all examples (n, c), in padded tiles so that an example's output never depends on n."""
+    def outputs(
+        self, examples: Examples, tile: int = 32, at: At = "effective"
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """f(x; theta*), or at theta0 for 'initial', of all examples (n, c), in padded tiles so that an example's
+        output never depends on n."""
+        params = self.at(at)
         rows: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         with torch.no_grad(), one_pass():
             for start in range(0, len(examples), tile):
                 inputs = self.tensor(examples.inputs[start : start + tile])
                 short = tile - inputs.shape[0]
                 padded = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])]) if short else inputs
-                rows.append(self(self.trained, padded)[: inputs.shape[0]].to(torch.float64).numpy())
+                rows.append(self(params, padded)[: inputs.shape[0]].to(torch.float64).numpy())
         return np.concatenate(rows)
 
     def card(self, n_outputs: int, metrics: Mapping[str, float]) -> NetworkCard:

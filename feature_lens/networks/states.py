@@ -36,11 +36,13 @@ def initial_params(module: torch.nn.Module, source: State, trained: Params) -> P
     return start
 
 
-def refuse_non_finite(tensors: Params, what: str) -> None:
-    """Raise NetworkError where a tensor holds NaN or infinity."""
+def refuse_non_finite(tensors: Params, what: str, *, masks: bool = False) -> None:
+    """Raise NetworkError where a tensor holds NaN or infinity; with `masks` infinity is allowed: a buffer of -inf
+    says which positions attention must not see."""
     for key, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
+        fine = ~torch.isnan(value) if masks else torch.isfinite(value)
+        if value.is_floating_point() and not bool(fine.all()):
+            bad = int((~fine).sum())
             raise NetworkError(
                 f"The {what} parameters must be finite, but '{key}' holds {bad} NaN or infinite values; "
                 "give a checkpoint from before training diverged."

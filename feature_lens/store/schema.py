@@ -1,4 +1,4 @@
-"""The run file, format version 1.1.
+"""The run file, format version 1.2.
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
 inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
@@ -48,6 +48,13 @@ Attributes of /sets/<set name>/factors/<number>/inputs/<number>
     scale     sqrt(lambda), which `gradient` carries already
     kinds     number of kinds of tokens; 0 where there are none
 
+Attributes of /dual (since 1.2, may be absent)
+    fidelities   (JSON) list of regressions on features: kernel, reduction, target, form, ridge, left_out_r2, r2,
+                 agreement, accuracy; null where there is no such figure
+    fitted       (JSON) which of them `prediction` and what follows it belong to; null without
+    notes        (JSON) list of sentences that stand beside any display of the regressions
+    remarks      (JSON) list of what the computation wants to be known
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 
@@ -58,7 +65,7 @@ from typing import Final
 
 FORMAT: Final = "feature_lens run"
 MAJOR: Final = 1
-MINOR: Final = 1
+MINOR: Final = 2
 VERSION: Final = f"{MAJOR}.{MINOR}"
 
 
@@ -148,6 +155,26 @@ FACTOR: Final = (
     Element("entry", "m", "i", "which features those are", True, 1),
 )
 
+DUAL: Final = (
+    Element("initial_output", "n c", "f", "outputs at theta0", True, 2),
+    Element("residual", "n c", "f", "what the sum of all contributions leaves of output - initial_output", True, 2),
+    Element("tensor/contribution", "n c l", "f", "contributions summed over each parameter tensor", True, 2),
+    Element("layer/name", "g", "S", "name of each layer", True, 2),
+    Element("layer/contribution", "n c g", "f", "contributions summed over each layer", True, 2),
+    Element(
+        "unit/name", "u", "S", "name of each unit; a parameter that belongs to none stands for its tensor", True, 2
+    ),
+    Element("unit/contribution", "n c u", "f", "contributions summed over each unit, its bias included", True, 2),
+    Element("weight", "p", "f", "mean absolute contribution of each weight, training examples and outputs", True, 2),
+    Element("strongest/weight", "n c m", "i", "weights of largest contribution, the strongest first", True, 2),
+    Element("strongest/contribution", "n c m", "f", "what they contribute", True, 2),
+    Element("prediction", "n c", "f", "what the dual model says of each example", True, 2),
+    Element("coefficient", "a c", "f", "its dual coefficients, training examples in their order", True, 2),
+    Element("support/position", "n c s", "i", "training examples that a prediction rests on most", True, 2),
+    Element("support/contribution", "n c s", "f", "what they contribute to it", True, 2),
+    Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
+)
+
 INPUT: Final = (
     Element("entry", "m", "i", "which features, in the order (o, i)", False, 1),
     Element("a", "i n t", "f", "inputs of the map", True, 1),
@@ -160,7 +187,7 @@ def specification() -> str:
     lines = [(__doc__ or "").rstrip()]
     factor = "/sets/<set name>/factors/<number>"
     folders = (("/network", NETWORK), ("/examples", EXAMPLES), ("/sets/<set name>", SET))
-    for folder, elements in (*folders, (factor, FACTOR), (f"{factor}/inputs/<number>", INPUT)):
+    for folder, elements in (*folders, (factor, FACTOR), (f"{factor}/inputs/<number>", INPUT), ("/dual", DUAL)):
         lines.append(f"  {folder}")
         for element in elements:
             name = element.name + ("*" if element.optional else "")

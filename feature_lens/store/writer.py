@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.dual_record import DualRecord
 from feature_lens.errors import OutputError, RunError, in_brief
 from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import RunContents
@@ -150,6 +151,8 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
                 f"A feature set is called by letters, digits, '_', '-' and '.', but '{name}' came; choose another name."
             )
         _write_set(sets.create_group(feature_set.name), feature_set, place, dict(sizes))
+    if contents.dual is not None:
+        _write_dual(file.create_group("dual"), contents.dual, dict(sizes))
 
 
 def _json(value: Any) -> str:
@@ -206,6 +209,14 @@ def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: di
     _write_columns(group, columns, schema.SET, sizes)
     if isinstance(values, FactoredValues):
         _write_factors(group.create_group("factors"), values.factors, sizes)
+
+
+def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> None:
+    group.attrs["fidelities"] = _json([asdict(one) for one in dual.fidelities])
+    group.attrs["fitted"] = _json(None if dual.fitted is None else asdict(dual.fitted))
+    group.attrs["notes"] = _json(list(dual.notes))
+    group.attrs["remarks"] = _json(list(dual.remarks))
+    _write_columns(group, dual.columns, schema.DUAL, sizes)
 
 
 def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, int]) -> None:

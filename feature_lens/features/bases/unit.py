@@ -37,7 +37,7 @@ class Unit(Basis):
     def fit(self, design: DesignMatrix, y: None = None) -> Unit:
         """Find the units; raises SettingsError where the design has none."""
         effective = _with_units(design)
-        owner, names, layers = _units(effective)
+        owner, names, layers = units_of(effective)
         self.labels_, self.layers_ = names, layers
         self.fitted_on_, self.n_fitted_ = "nothing (no fit is needed)", 0
         weights = effective.weights() / effective.scale
@@ -74,12 +74,12 @@ def _with_units(design: DesignMatrix) -> EffectiveFeatures:
     refuse_joined(design, "unit")
     if not isinstance(design, EffectiveFeatures):
         raise SettingsError(f"Unit features are made of effective features, not of {type(design).__name__}.")
-    if not _units(design)[1]:
+    if not units_of(design)[1]:
         raise SettingsError("Unit features need a weight of two or more dimensions, but there is none; choose 'eigen'.")
     return design
 
 
-def _units(design: EffectiveFeatures) -> tuple[npt.NDArray[np.int64], list[str], list[str]]:
+def units_of(design: EffectiveFeatures) -> tuple[npt.NDArray[np.int64], list[str], list[str]]:
     """Unit number of each chosen parameter (-1 for none), and name and layer of each unit.
 
     Units are rows of a weight, but columns of embeddings and transposed convolutions. Of a weight_norm the magnitude

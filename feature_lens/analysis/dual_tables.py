@@ -1,0 +1,169 @@
+"""The dual model of a run as tables and sentences: fidelities, contributions that close on an output, supports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from feature_lens.dual_record import KERNELS, DualRecord, Fidelity
+from feature_lens.errors import SettingsError
+from feature_lens.registry import unknown_name
+from feature_lens.run_contents import RunContents
+
+By = Literal["layer", "tensor", "unit"]
+_ABSENT: Final = "This run holds no dual model; extract it again with --dual."
+
+
+@dataclass(frozen=True)
+class Closing:
+    """An output before and after training, what all contributions add up to, and what they leave: the residual is
+    no contribution, and belongs to no feature."""
+
+    initial: float
+    contributions: float
+    residual: float
+    output: float
+
+
+def dual_of(run: RunContents) -> DualRecord:
+    """The run's dual model; raises SettingsError where there is none."""
+    if run.dual is None:
+        raise SettingsError(_ABSENT)
+    return run.dual
+
+
+def fidelity_table(run: RunContents) -> pd.DataFrame:
+    """One row per regression: the fields of Fidelity, and `words`, what its kernel is."""
+    rows = [{**asdict(one), "words": KERNELS.get(one.kernel, one.kernel)} for one in dual_of(run).fidelities]
+    return pd.DataFrame(rows)
+
+
+def dual_headline(run: RunContents) -> str:
+    """In one sentence whether the effective kernel says more than its controls, the better one first."""
+    bare = {(one.kernel, one.target): one for one in dual_of(run).fidelities if _plain(one)}
+    whole, last = bare.get(("effective", "labels")), bare.get(("last_layer", "labels"))
+    if whole is None:
+        return "There is no regression on labels to compare features by."
+    if last is not None and last.r2 > whole.r2:
+        return (
+            f"From labels, the last layer alone says more of the network than all its effective features: "
+            f"R2 {last.r2:.3f} to its outputs on held-out examples against {whole.r2:.3f}."
+        )
+    start = bare.get(("initial", "labels"))
+    others = [(one, words) for one, words in ((last, "the last layer alone"), (start, "the initial features")) if one]
+    beside = " and ".join(f"{one.r2:.3f} for {words}" for one, words in others)
+    against = f", against {beside}" if beside else ""
+    return (
+        f"From labels, a regression on the effective features reaches R2 {whole.r2:.3f} to the network's outputs on "
+        f"held-out examples{against}."
+    )
+
+
+def _plain(one: Fidelity) -> bool:
+    return one.reduction == "trace" and one.form == "bare"
+
+
+def closing(run: RunContents, example: int, output: int) -> Closing:
+    """How the contributions to one output of one example close. Raises SettingsError where there are none."""
+    columns = _shared(run, example, output).columns
+    initial = float(columns["initial_output"][example, output])
+    residual = float(columns["residual"][example, output])
+    after = float(run.outputs[example, output])
+    return Closing(initial, after - initial - residual, residual, after)
+
+
+def output_table(run: RunContents, example: int) -> pd.DataFrame:
+    """The outputs of one example: output, and before training ("initial") and by the dual model ("dual") where the run
+    holds that."""
+    _within(run, example, 0)
+    table = pd.DataFrame({"output": np.asarray(run.outputs[example], dtype=np.float64)})
+    for name, column in (("initial", "initial_output"), ("dual", "prediction")):
+        if run.dual is not None and column in run.dual.columns:
+            table[name] = np.asarray(run.dual.columns[column][example], dtype=np.float64)
+    return table
+
+
+def contribution_table(
+    run: RunContents, example: int, output: int, by: By = "layer", most: int | None = None
+) -> pd.DataFrame:
+    """Contributions of layers, tensors or units to one output of one example, of largest magnitude first: name,
+    contribution, and `start` and `end` of its step from the initial output on. They add up to `closing`'s. Of more
+    than `most` groups the smallest are summed in a last row, which says how many they are."""
+    dual = _shared(run, example, output)
+    if by not in get_args(By):
+        raise unknown_name("grouping of contributions", by, list(get_args(By)))
+    values = np.asarray(dual.columns[f"{by}/contribution"][example, output], dtype=np.float64)
+    names = run.network.parameters.names if by == "tensor" else [str(name) for name in dual.columns[f"{by}/name"][:]]
+    order = np.argsort(-np.abs(values), kind="stable")
+    end = closing(run, example, output).initial + np.cumsum(values[order])
+    table = pd.DataFrame(
+        {
+            "name": [names[place] for place in order],
+            "contribution": values[order],
+            "start": end - values[order],
+            "end": end,
+        }
+    )
+    if most is None or len(table) <= most:
+        return table
+    rest = table.iloc[most - 1 :]
+    summed = {
+        "name": f"sum of the other {len(rest)}",
+        "contribution": rest["contribution"].sum(),
+        "start": rest["start"].iloc[0],
+        "end": rest["end"].iloc[-1],
+    }
+    return pd.concat([table.iloc[: most - 1], pd.DataFrame([summed])], ignore_index=True)
+
+
+def weight_contributions(run: RunContents, example: int, output: int) -> pd.DataFrame:
+    """The weights of largest contribution to one output of one example: weight, name, contribution."""
+    dual = _shared(run, example, output)
+    weights = np.asarray(dual.columns["strongest/weight"][example, output])
+    table = run.network.parameters
+    return pd.DataFrame(
+        {
+            "weight": weights,
+            "name": [table.label(int(weight)) for weight in weights],
+            "contribution": np.asarray(dual.columns["strongest/contribution"][example, output], dtype=np.float64),
+        }
+    )
+
+
+def support_table(run: RunContents, example: int, output: int) -> pd.DataFrame:
+    """The training examples that the dual model's output of one example rests on most: position, id, contribution."""
+    dual = dual_of(run)
+    if "support/position" not in dual.columns:
+        raise SettingsError("This run holds no fitted dual model, because it has no held-out split; give one.")
+    _within(run, example, output)
+    positions = np.asarray(dual.columns["support/position"][example, output])
+    return pd.DataFrame(
+        {
+            "position": positions,
+            "id": [str(run.examples.ids[position]) for position in positions],
+            "contribution": np.asarray(dual.columns["support/contribution"][example, output], dtype=np.float64),
+        }
+    )
+
+
+def _shared(run: RunContents, example: int, output: int) -> DualRecord:
+    dual = dual_of(run)
+    if not dual.has_contributions:
+        raise SettingsError(
+            "What training added is not shared out among features here, because the initial parameters were not given; "
+            "extract the run again with --initial."
+        )
+    _within(run, example, output)
+    return dual
+
+
+def _within(run: RunContents, example: int, output: int) -> None:
+    n, c = len(run.examples), int(run.outputs.shape[1])
+    if not 0 <= example < n or not 0 <= output < c:
+        raise SettingsError(
+            f"Examples are numbered 0 to {n - 1} and outputs 0 to {c - 1}, but example {example}, output {output} was "
+            "asked for; choose one of them."
+        )

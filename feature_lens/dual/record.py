@@ -1,0 +1,107 @@
+"""What a run keeps of the dual model: regressions, one fitted model with its supports, contributions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.dual.contributions import contributions
+from feature_lens.dual.regression import regressions
+from feature_lens.dual.ridge import Spectral, fit_ridge
+from feature_lens.dual_record import DualRecord, Fidelity
+from feature_lens.examples import Examples
+from feature_lens.features.design import MEMORY, one_thread
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network
+
+Matrix = npt.NDArray[np.float64]
+# Numbers of the map from features to outputs, c^2 p, that a run holds at most.
+_MOST_MAP: Final = 20_000_000
+
+
+@dataclass(frozen=True)
+class DualSettings:
+    """keep: weights and supporting training examples kept for each output of each example. flattened: also fit whole
+    kernels, which takes an eigenproblem of side p or n c. tolerance: of path features that are not exact."""
+
+    keep: int = 16
+    flattened: bool = False
+    tolerance: float = 1e-8
+
+
+def dual_record(
+    network: Network, examples: Examples, settings: DualSettings = DualSettings(), memory: int = MEMORY
+) -> DualRecord:
+    """All that can be said of a network: regressions where there are held-out examples, contributions where the
+    initial parameters are known. Cost: that of `regressions` and `contributions`, and a kernel of all examples."""
+    columns: dict[str, Any] = {}
+    remarks: list[str] = []
+    fidelities: tuple[Fidelity, ...] = ()
+    fitted: Fidelity | None = None
+    notes: tuple[str, ...] = ()
+    if examples.training is None or examples.training.all():
+        remarks.append("There are no held-out examples, so there is no regression on features to judge.")
+    else:
+        reductions = ("trace", "flattened") if settings.flattened else ("trace",)
+        found = regressions(network, examples, reductions=reductions, memory=memory)  # type: ignore[arg-type]  # literals
+        fidelities, notes = found.fidelities, found.notes
+        remarks += found.remarks
+        fitted = next(
+            one
+            for one in fidelities
+            if (one.kernel, one.reduction, one.target, one.form) == ("effective", "trace", "distillation", "bare")
+        )
+        columns |= _model(network, examples, fitted, settings.keep, memory)
+    if network.initial is None:
+        remarks.append("Initial parameters were not given, so what training added cannot be shared out among features.")
+    else:
+        shared = contributions(network, examples, keep=settings.keep, tolerance=settings.tolerance)
+        remarks += shared.remarks
+        layer, unit = shared.groups["layer"], shared.groups["unit"]
+        columns |= {
+            "initial_output": network.outputs(examples, at="initial"),
+            "residual": shared.residual,
+            "tensor/contribution": shared.groups["tensor"].values,
+            "layer/name": np.array(layer.names),
+            "layer/contribution": layer.values,
+            "unit/name": np.array(unit.names),
+            "unit/contribution": unit.values.astype(np.float32),
+            "weight": shared.weights,
+            "strongest/weight": shared.strongest,
+            "strongest/contribution": shared.strength.astype(np.float32),
+        }
+    return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), columns)
+
+
+def _model(network: Network, examples: Examples, fitted: Fidelity, keep: int, memory: int) -> dict[str, Any]:
+    """The distillation by the effective kernel, summed over outputs: predictions, coefficients, supports, and the map
+    from effective features to outputs where that is not too large."""
+    design = EffectiveFeatures(network, examples, outputs="trace", memory=memory)
+    train = examples.fitting
+    with one_thread():
+        kernel = np.asarray(design.gram(), dtype=np.float64)[:, train]
+        outputs = network.outputs(examples)
+        fit = fit_ridge(Spectral.of_kernel(kernel[train]), outputs[train], ridges=[fitted.ridge])
+        alpha = fit.coefficients
+        n, c = outputs.shape
+        most = min(keep, len(train))
+        position, share = np.empty((n, c, most), dtype=np.int32), np.empty((n, c, most), dtype=np.float32)
+        for output in range(c):
+            terms = kernel * alpha[:, output]
+            best = np.argpartition(-np.abs(terms), most - 1, axis=1)[:, :most]
+            order = np.argsort(-np.abs(np.take_along_axis(terms, best, axis=1)), axis=1, kind="stable")
+            best = np.take_along_axis(best, order, axis=1)
+            position[:, output], share[:, output] = train[best], np.take_along_axis(terms, best, axis=1)
+        columns: dict[str, Any] = {
+            "prediction": kernel @ alpha,
+            "coefficient": alpha,
+            "support/position": position,
+            "support/contribution": share,
+        }
+        if c * design.n_columns <= _MOST_MAP:
+            weights = design.on(train).rmatmul(alpha)
+            columns["map"] = weights.reshape(c, -1, c).astype(np.float32)
+    return columns

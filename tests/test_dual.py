@@ -1,0 +1,329 @@
+"""The dual model: contributions that add up, ridge against refits, regressions against sklearn and plain numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import mlp
+from sklearn.kernel_ridge import KernelRidge
+from torch import nn
+
+from feature_lens.dual import (
+    Regressions,
+    Spectral,
+    contributions,
+    eigen_contributions,
+    fit_ridge,
+    regressions,
+)
+from feature_lens.dual.beside import Beside
+from feature_lens.errors import ExamplesError, NetworkError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network
+from feature_lens.networks.digits import digits_examples, shipped_digits
+
+
+def _net() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def _trained(n: int = 40, rates: dict[str, float] | None = None, factor: float = 1.0) -> tuple[Network, Examples]:
+    """A net before and after a displacement, and examples with a split; `factor` rescales the second layer."""
+    torch.manual_seed(0)
+    start, end = _net().double(), _net().double()
+    with torch.no_grad():
+        for before, after in zip(start.parameters(), end.parameters(), strict=True):
+            after.copy_(before + 0.3 * torch.randn_like(before))
+    rng = np.random.default_rng(0)
+    examples = Examples.from_arrays(rng.standard_normal((n, 5)), np.arange(n) % 3, split=np.arange(n) % 4 != 0)
+    return Network.from_module(end, initial=start.state_dict(), learning_rates=rates), examples
+
+
+def _change(network: Network, examples: Examples) -> np.ndarray:
+    inputs = network.tensor(examples.inputs)
+    with torch.no_grad():
+        return (network(network.trained, inputs) - network(network.at("initial"), inputs)).numpy()
+
+
+# Contributions
+
+
+def test_contributions_add_up_in_every_grouping() -> None:
+    network, examples = _trained()
+    found = contributions(network, examples, keep=5)
+    change = _change(network, examples)
+    np.testing.assert_allclose(found.change, change, atol=1e-14)
+    assert found.completeness < 1e-13
+    for grouped in found.groups.values():
+        assert grouped.values.shape == (*change.shape, len(grouped.names))
+        np.testing.assert_allclose(grouped.values.sum(axis=2), change, atol=1e-13)
+    assert found.groups["tensor"].names == network.parameters.names
+    assert found.groups["layer"].names == ("0", "2", "4")
+    assert found.groups["unit"].names[:2] == ("0 unit 0", "0 unit 1")
+    assert len(found.groups["unit"].names) == 7 + 6 + 3
+
+
+def test_each_contribution_is_the_displacement_times_its_path_feature() -> None:
+    network, examples = _trained(12)
+    found = contributions(network, examples, keep=4)
+    phi = np.concatenate([block for _, block in EffectiveFeatures(network, examples, "path").blocks()])
+    d = np.concatenate([value.numpy().ravel() for value in network.displacement().values()])
+    shares = (phi * d).reshape(12, 3, -1)
+    np.testing.assert_allclose(found.weights, np.abs(shares[examples.fitting]).mean(axis=(0, 1)), atol=1e-15)
+    order = np.argsort(-np.abs(shares), axis=2)[:, :, :4]
+    np.testing.assert_allclose(found.strength, np.take_along_axis(shares, order, axis=2), atol=1e-15)
+    label, share = found.ranked(3, 1)[0]
+    assert label == network.parameters.label(int(order[3, 1, 0]))
+    assert share == pytest.approx(shares[3, 1, order[3, 1, 0]])
+    unit = found.groups["unit"]
+    at = dict(network.parameters.slices)
+    wanted = shares[:, :, np.r_[at["2.weight"].start + 6 * 0 + np.arange(7), at["2.bias"].start]].sum(axis=2)
+    np.testing.assert_allclose(unit.values[:, :, unit.names.index("2 unit 0")], wanted, atol=1e-14)
+
+
+def test_a_contribution_that_is_wrong_moves_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, examples = _trained(8)
+    exact = contributions(network, examples)
+    original = EffectiveFeatures._tile_values
+
+    def wrong(design: EffectiveFeatures, inputs: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+        values = original(design, inputs, positions)
+        values[:, 3] *= 1.01
+        return values
+
+    monkeypatch.setattr(EffectiveFeatures, "_tile_values", wrong)
+    moved = contributions(network, examples)
+    assert exact.completeness < 1e-13 < 1e-6 < moved.completeness
+
+
+def test_contributions_are_the_same_for_every_learning_rate() -> None:
+    plain, rated = (
+        contributions(*_trained(10, rates)) for rates in (None, {"0.weight": 0.1, "*.bias": 7.0, "4.*": 0.5})
+    )
+    np.testing.assert_allclose(rated.groups["unit"].values, plain.groups["unit"].values, atol=1e-13)
+    np.testing.assert_allclose(rated.weights, plain.weights, atol=1e-14)
+
+
+def test_eigen_contributions_and_their_remainder_add_up() -> None:
+    network, examples = _trained(10, {"2.*": 0.3})
+    p = network.parameters.total
+    directions = np.linalg.qr(np.random.default_rng(0).standard_normal((p, 6)))[0].T
+    found = eigen_contributions(network, examples, directions)
+    np.testing.assert_allclose(found.values.sum(axis=2) + found.remainder, _change(network, examples), atol=1e-13)
+    assert np.abs(found.remainder).max() > 1e-3
+    whole = eigen_contributions(network, examples, np.eye(p))
+    np.testing.assert_allclose(whole.remainder, 0, atol=1e-13)
+    with pytest.raises(SettingsError, match="those of the trace reduction live in outputs x parameters"):
+        eigen_contributions(network, examples, np.zeros((2, 3, p)))
+
+
+def test_contributions_need_initial_parameters_and_something_to_keep() -> None:
+    network, examples = _trained(6)
+    with pytest.raises(NetworkError, match="need the parameters before training"):
+        contributions(replace(network, initial=None), examples)
+    with pytest.raises(SettingsError, match="At least one weight per output must be kept, not 0"):
+        contributions(network, examples, keep=0)
+
+
+# Ridge
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(2, 8), block=st.integers(1, 3), p=st.integers(1, 12), t=st.integers(1, 3), seed=st.integers(0, 999)
+)
+def test_left_out_predictions_are_those_of_a_refit(n: int, block: int, p: int, t: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    phi, targets = rng.standard_normal((n * block, p)), rng.standard_normal((n * block, t))
+    kernel = phi @ phi.T
+    fit = fit_ridge(Spectral.of_kernel(kernel), targets, block, [0.03])
+    rho = 0.03 * np.trace(kernel) / len(kernel)
+    np.testing.assert_allclose(
+        fit.coefficients, np.linalg.solve(kernel + rho * np.eye(len(kernel)), targets), rtol=1e-7
+    )
+    for example in range(n):
+        own = np.arange(example * block, (example + 1) * block)
+        rest = np.setdiff1d(np.arange(n * block), own)
+        alpha = np.linalg.solve(kernel[np.ix_(rest, rest)] + rho * np.eye(len(rest)), targets[rest])
+        np.testing.assert_allclose(fit.left_out[own], kernel[np.ix_(own, rest)] @ alpha, rtol=1e-6, atol=1e-8)
+
+
+def test_the_ridge_of_least_error_is_taken() -> None:
+    rng = np.random.default_rng(0)
+    phi = rng.standard_normal((60, 40))
+    targets = phi @ rng.standard_normal((40, 1)) + 3 * rng.standard_normal((60, 1))
+    fit = fit_ridge(Spectral.of_kernel(phi @ phi.T), targets)
+    assert fit.ridge == fit.tried[int(np.argmin(fit.errors))]
+    assert 1e-4 < fit.ridge < 10
+    assert fit.errors[fit.tried.index(fit.ridge)] == pytest.approx(np.square(fit.left_out - targets).mean())
+
+
+def test_both_sides_give_the_same_fit() -> None:
+    network, examples = _trained()
+    design = EffectiveFeatures(network, examples, layers=["4"])
+    assert design.shape[0] > design.shape[1]
+    targets = np.random.default_rng(0).standard_normal((design.shape[0], 1))
+    columns, directions = Spectral.of_columns(design)
+    assert directions.shape == (design.shape[1], len(columns.values))
+    one = fit_ridge(Spectral.of_kernel(design.gram()), targets, 3, [1e-3])
+    other = fit_ridge(columns, targets, 3, [1e-3])
+    np.testing.assert_allclose(other.coefficients, one.coefficients, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(other.left_out, one.left_out, rtol=1e-6, atol=1e-8)
+
+
+def test_what_no_regression_can_be_made_of_is_one_sentence() -> None:
+    with pytest.raises(SettingsError, match="finite and not zero, but it is zero"):
+        Spectral.of_kernel(np.zeros((3, 3)))
+    with pytest.raises(SettingsError, match="finite and not zero, but it is not finite"):
+        Spectral.of_kernel(np.full((3, 3), np.nan))
+    spectral = Spectral.of_kernel(np.eye(3))
+    with pytest.raises(SettingsError, match="needs finite targets, but NaN"):
+        fit_ridge(spectral, np.array([[1.0], [np.nan], [0.0]]))
+    with pytest.raises(SettingsError, match="Ridges are positive"):
+        fit_ridge(spectral, np.ones((3, 1)), ridges=[0.0])
+
+
+# Regressions
+
+
+def test_designs_beside_each_other_add_their_kernels() -> None:
+    network, examples = _trained(7)
+    ends = [EffectiveFeatures(network, examples, at) for at in ("initial", "effective")]
+    beside = Beside(ends, np.sqrt(0.5))
+    rows = np.concatenate([block for _, block in beside.blocks()])
+    wanted = (ends[0].gram() + ends[1].gram()) / 2
+    v = np.random.default_rng(0).standard_normal((beside.shape[1], 2))
+    np.testing.assert_allclose(beside.gram(), wanted, atol=1e-12)
+    np.testing.assert_allclose(rows @ rows.T, wanted, atol=1e-12)
+    np.testing.assert_allclose(beside.matmul(v), rows @ v, atol=1e-12)
+    np.testing.assert_allclose(beside.rmatmul(rows @ v), rows.T @ rows @ v, atol=1e-10)
+    np.testing.assert_allclose(
+        beside.on(np.array([1, 4])).gram(), wanted.reshape(7, 3, 7, 3)[[1, 4]][:, :, [1, 4]].reshape(6, 6)
+    )
+
+
+@pytest.mark.parametrize("reduction", ["trace", "flattened"])
+def test_regressions_are_those_of_sklearn(reduction: str) -> None:
+    network, examples = _trained(36)
+    ridge = 1e-2
+    found = regressions(network, examples, reductions=[reduction], ridges=[ridge])  # type: ignore[list-item]  # a case
+    one = next(one for one in found.fidelities if (one.kernel, one.target, one.form) == ("effective", "labels", "bare"))
+    kernel = EffectiveFeatures(network, examples, outputs=reduction).gram()
+    targets = np.eye(3)[np.asarray(examples.targets)]
+    train, held = examples.fitting, np.flatnonzero(~np.asarray(examples.training))
+    if reduction == "flattened":
+        rows = [np.concatenate([np.arange(3) + 3 * example for example in part]) for part in (train, held)]
+        wanted = targets[train].reshape(-1, 1)
+    else:
+        rows, wanted = [train, held], targets[train]
+    inner = kernel[np.ix_(rows[0], rows[0])]
+    model = KernelRidge(alpha=ridge * np.trace(inner) / len(inner), kernel="precomputed").fit(inner, wanted)
+    predicted = model.predict(kernel[np.ix_(rows[1], rows[0])]).reshape(len(held), 3)
+    outputs = network.outputs(examples)[held]
+    around = np.square(outputs - outputs.mean(axis=0)).sum()
+    assert one.r2 == pytest.approx(1 - np.square(predicted - outputs).sum() / around, abs=1e-9)
+    assert one.agreement == np.mean(predicted.argmax(axis=1) == outputs.argmax(axis=1))
+    assert one.accuracy == np.mean(predicted.argmax(axis=1) == np.asarray(examples.targets)[held])
+    assert one.reduction == reduction
+
+
+def test_every_kernel_stands_beside_its_controls() -> None:
+    network, examples = _trained()
+    found = regressions(network, examples, reductions=["trace", "flattened"])
+    kernels = {"initial", "sharp", "mean", "effective", "last_layer", "without_last_layer"}
+    for reduction in ("trace", "flattened"):
+        for target in ("labels", "distillation"):
+            assert {o.kernel for o in found.fidelities if (o.reduction, o.target) == (reduction, target)} == kernels
+    assert found.remarks == ()
+    assert "says nothing about the other layers" in found.notes[0]
+    alone = next(o for o in found.fidelities if (o.kernel, o.target) == ("last_layer", "distillation"))
+    assert alone.r2 > 1 - 1e-6  # f = W a + b lies in its span
+    assert found.best("distillation").r2 >= alone.r2
+    # About theta* the correction of a distillation is zero, so there is no such row.
+    expanded = {(o.kernel, o.target) for o in found.fidelities if o.form == "expanded"}
+    assert ("effective", "labels") in expanded
+    assert ("initial", "distillation") in expanded
+    assert ("effective", "distillation") not in expanded
+
+
+def test_an_expansion_about_parameters_that_fit_already_changes_nothing() -> None:
+    network, examples = _trained()
+    outputs = network.outputs(examples)
+    fitted = Examples.from_arrays(np.asarray(examples.inputs), outputs, split=examples.training)
+    found = regressions(network, fitted)
+    one = next(o for o in found.fidelities if (o.kernel, o.target, o.form) == ("effective", "labels", "expanded"))
+    assert one.r2 == 1.0
+    assert one.accuracy is None
+
+
+def test_rescaled_parameters_with_rescaled_learning_rates_change_nothing() -> None:
+    """theta = s thetahat, lambda = 1 / s^2 on the first layer, and the inverse scale after it: the same function."""
+    network, examples = _trained()
+    rated, _ = _trained(rates={"0.*": 0.25})
+
+    class Scaled(nn.Module):
+        def __init__(self, inner: nn.Module, factor: float) -> None:
+            super().__init__()
+            self.inner, self.factor = inner, factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.inner[0](x) * self.factor
+            return self.inner[1:](hidden)
+
+    def scaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {f"inner.{k}": v / 0.5 if k.startswith("0.") else v for k, v in state.items()}
+
+    module = Scaled(_net().double(), 0.5)
+    module.load_state_dict(scaled(dict(rated.trained)))
+    start = Network.from_module(module, initial=scaled(dict(rated.initial or {})))
+    for one, other in zip(
+        regressions(rated, examples).fidelities, regressions(start, examples).fidelities, strict=True
+    ):
+        assert one.r2 == pytest.approx(other.r2, abs=1e-9)
+        assert one.ridge == other.ridge
+    assert any(
+        abs(one.r2 - other.r2) > 1e-6
+        for one, other in zip(
+            regressions(network, examples).fidelities, regressions(rated, examples).fidelities, strict=True
+        )
+    )
+
+
+def test_what_a_network_lacks_is_left_out_and_said() -> None:
+    network, examples = _trained()
+    found = regressions(replace(network, initial=None), examples, reductions=["flattened"], most_side=60)
+    assert {one.kernel for one in found.fidelities} == {"last_layer"}
+    assert any("Initial parameters were not given" in remark for remark in found.remarks)
+    assert any("its smaller side is 90, above 60" in remark for remark in found.remarks)
+    other = Network.from_module(nn.Sequential(mlp(), nn.Softplus()))
+    assert any("does not end in a linear layer" in remark for remark in regressions(other, examples).remarks)
+    whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
+    with pytest.raises(ExamplesError, match="judged on held-out examples, but there is no split"):
+        regressions(network, whole)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Regressions:
+    return regressions(shipped_digits(), digits_examples())
+
+
+def test_the_demo_is_distilled_by_its_effective_kernel(digits: Regressions) -> None:
+    by = {(one.kernel, one.target, one.form): one for one in digits.fidelities}
+    effective = by["effective", "distillation", "bare"]
+    assert effective.r2 >= 0.999
+    assert effective.agreement >= 0.99
+    assert by["initial", "distillation", "bare"].r2 < 0.97
+    # From labels the network's own last layer does better than the whole kernel, and that is told, not hidden.
+    assert by["last_layer", "labels", "bare"].r2 > by["effective", "labels", "bare"].r2
+
+
+def test_contributions_of_the_demo_are_complete() -> None:
+    found = contributions(shipped_digits(), digits_examples().on(np.arange(0, 1797, 6)))
+    assert found.remarks == ()
+    assert found.completeness <= 1e-10

@@ -1,0 +1,212 @@
+"""The dual model in a run: written, read back, refused where it is damaged, told in tables, shown by the app."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_app import Opener, app, fine, texts  # noqa: F401  # a fixture is used by its name
+from torch import nn
+
+from feature_lens.analysis import Run
+from feature_lens.analysis.dual_tables import (
+    closing,
+    contribution_table,
+    dual_headline,
+    fidelity_table,
+    support_table,
+    weight_contributions,
+)
+from feature_lens.errors import RunError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network
+from feature_lens.run_contents import RunContents
+from feature_lens.store import write_run
+
+SETTINGS = ExtractSettings(
+    sets=(SetSettings("eigen", n_components=3), SetSettings("canonical")), neurons=(), dual=True, keep=4
+)
+
+
+def _network(initial: bool = True) -> Network:
+    torch.manual_seed(0)
+    start, end = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double() for _ in range(2))
+    return Network.from_module(end, initial=start.state_dict() if initial else None)
+
+
+def _examples(split: bool = True) -> Examples:
+    rng = np.random.default_rng(0)
+    return Examples.from_arrays(
+        rng.standard_normal((30, 5)), np.arange(30) % 3, split=np.arange(30) % 4 != 0 if split else None
+    )
+
+
+@pytest.fixture(scope="module")
+def contents() -> RunContents:
+    return compute_run(_network(), _examples(), SETTINGS, name="dual", progress=False)
+
+
+@pytest.fixture(scope="module")
+def path(contents: RunContents, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(contents, tmp_path_factory.mktemp("dual") / "dual.h5")
+
+
+def test_what_is_written_is_read_back(contents: RunContents, path: Path) -> None:
+    with Run(path) as run:
+        assert run.dual is not None
+        assert contents.dual is not None
+        assert run.dual.fidelities == contents.dual.fidelities
+        assert run.dual.fitted == contents.dual.fitted
+        assert run.dual.notes == contents.dual.notes
+        assert run.dual.columns.keys() == contents.dual.columns.keys()
+        for name, column in contents.dual.columns.items():
+            np.testing.assert_array_equal(np.asarray(run.dual.columns[name]), np.asarray(column), err_msg=name)
+
+
+def test_contributions_close_on_the_output(path: Path) -> None:
+    with Run(path) as run:
+        for example, output in ((0, 0), (17, 2)):
+            sums = closing(run, example, output)
+            assert sums.output == float(run.outputs[example, output])
+            assert abs(sums.residual) < 1e-13
+            for by in ("layer", "tensor", "unit"):
+                table = contribution_table(run, example, output, by)  # type: ignore[arg-type]  # one of the three
+                assert table["contribution"].sum() == pytest.approx(sums.contributions, abs=1e-6)
+                assert table["end"].iloc[-1] == pytest.approx(sums.output, abs=1e-6)
+                assert (table["contribution"].abs().diff().dropna() <= 1e-12).all()
+            few = contribution_table(run, example, output, "unit", most=3)
+            assert few["contribution"].sum() == pytest.approx(sums.contributions, abs=1e-6)
+            assert list(few["name"])[-1] == "sum of the other 7"
+            weights = weight_contributions(run, example, output)
+            assert list(weights["name"]) == [run.network.parameters.label(w) for w in weights["weight"]]
+
+
+def test_supports_add_up_to_the_prediction(path: Path) -> None:
+    """With as many supports kept as there are training examples, nothing is left out."""
+    examples = _examples().on(np.arange(18))
+    run = compute_run(_network(), examples, SETTINGS, progress=False)
+    assert run.dual is not None
+    assert len(examples.fitting) <= 16
+    total = np.asarray(run.dual.columns["support/contribution"]).sum(axis=2)
+    np.testing.assert_allclose(total, run.dual.predict(), atol=1e-5)
+    with Run(path) as stored:
+        supports = support_table(stored, 3, 1)
+        assert set(supports["position"]) <= set(_examples().fitting.tolist())
+
+
+def test_the_dual_model_predicts_new_inputs_from_their_features_alone(contents: RunContents) -> None:
+    dual = contents.dual
+    assert dual is not None
+    design = EffectiveFeatures(_network(), _examples())
+    rows = np.concatenate([block for _, block in design.blocks()]).reshape(30, 3, -1)
+    np.testing.assert_allclose(dual.predict(rows), dual.predict(), atol=1e-5)
+    with pytest.raises(SettingsError, match=r"have the shape \(m, 3, 57\), but \(30, 57\) came"):
+        dual.predict(rows[:, 0])
+    without = replace(dual, columns={name: dual.columns[name] for name in dual.columns if name != "map"})
+    with pytest.raises(SettingsError, match="predicts its own examples only"):
+        without.predict(rows)
+    with pytest.raises(SettingsError, match="holds no dual model; extract it again with --dual"):
+        replace(dual, columns={}).predict()
+
+
+def test_weight_features_come_in_the_order_of_their_contributions(contents: RunContents) -> None:
+    assert contents.dual is not None
+    weight = np.asarray(contents.dual.columns["weight"])
+    order = np.asarray(contents.sets["weights"].columns["order"])
+    assert (np.diff(weight[order]) <= 0).all()
+
+
+def test_tables_and_the_sentence_that_names_the_winner(path: Path) -> None:
+    with Run(path) as run:
+        table = fidelity_table(run)
+        assert set(table["kernel"]) == {
+            "initial", "sharp", "mean", "effective", "last_layer", "without_last_layer"
+        }  # fmt: skip
+        by = table[(table["target"] == "labels") & (table["form"] == "bare")].set_index("kernel")["r2"]
+        says = dual_headline(run)
+        assert ("the last layer alone says more" in says) == (by["last_layer"] > by["effective"])
+        assert f"{by['effective']:.3f}" in says
+        with pytest.raises(SettingsError, match="numbered 0 to 29 and outputs 0 to 2, but example 30"):
+            closing(run, 30, 0)
+        with pytest.raises(SettingsError, match="No grouping of contributions is called 'head'"):
+            contribution_table(run, 0, 0, "head")  # type: ignore[arg-type]  # what a user may type
+
+
+def test_what_is_missing_is_absent_and_said() -> None:
+    bare = compute_run(_network(initial=False), _examples(), SETTINGS, progress=False)
+    assert bare.dual is not None
+    assert not bare.dual.has_contributions
+    assert any("what training added cannot be shared out" in remark for remark in bare.dual.remarks)
+    with pytest.raises(SettingsError, match="initial parameters were not given"):
+        closing(bare, 0, 0)
+    whole = compute_run(_network(), _examples(split=False), SETTINGS, progress=False)
+    assert whole.dual is not None
+    assert whole.dual.fidelities == ()
+    assert any("no held-out examples" in remark for remark in whole.dual.remarks)
+    with pytest.raises(SettingsError, match="no fitted dual model"):
+        support_table(whole, 0, 0)
+    none = compute_run(_network(), _examples(), replace(SETTINGS, dual=False), progress=False)
+    with pytest.raises(SettingsError, match="holds no dual model; extract it again with --dual"):
+        fidelity_table(none)
+
+
+DAMAGED = {
+    "a missing part": ({"weight": None}, "the data set '/dual/weight' is missing"),
+    "weights that are not there": ({"strongest/weight": 57}, "numbers from 0 to 56"),
+    "examples that are not there": ({"support/position": 30}, "numbers from 0 to 29"),
+    "another number of examples": ({"prediction": "short"}, "needs n = 30"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_dual_models_are_refused(name: str, contents: RunContents, tmp_path: Path) -> None:
+    changes, sentence = DAMAGED[name]
+    dual = contents.dual
+    assert dual is not None
+    columns = dict(dual.columns)
+    for column, value in changes.items():
+        if value is None:
+            del columns[column]
+        elif value == "short":
+            columns[column] = np.asarray(columns[column])[:-1]
+        else:
+            columns[column] = np.full_like(np.asarray(columns[column]), value)
+    changed = replace(contents, dual=replace(dual, columns=columns))
+    if "needs n" in sentence:
+        with pytest.raises(RunError, match=sentence):
+            write_run(changed, tmp_path / "damaged.h5")
+        return
+    path = write_run(changed, tmp_path / "damaged.h5")
+    with pytest.raises(RunError, match=sentence):
+        Run(path)
+
+
+# The app
+
+
+def test_the_example_page_shows_what_the_run_holds(app: Opener, path: Path) -> None:  # noqa: F811  # the fixture
+    page = texts(fine(app("example", path, example="4", output="1", by="unit")))
+    with Run(path) as run:
+        sums = closing(run, 4, 1)
+        assert f"{sums.output:+.3g}".replace("-", "−") in page
+        first = weight_contributions(run, 4, 1).iloc[0]
+        assert str(first["name"]) in page
+        assert f"feature={first['weight']}" in page
+        assert f"example={support_table(run, 4, 1)['position'].iloc[0]}" in page
+    assert "which belongs to no feature" in page
+
+
+def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) -> None:  # noqa: F811  # the fixture
+    labels, distilled = (texts(fine(app("dual", path, target=name))) for name in ("labels", "distillation"))
+    with Run(path) as run:
+        assert dual_headline(run)[:40] in labels
+    for page in (labels, distilled):
+        assert "effective kernel of the last linear layer alone" in page
+        assert "effective kernel without the last linear layer" in page
+    assert "says nothing about the other layers" in distilled
+    assert "says nothing about the other layers" not in labels
