@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 from networks import Cnn, Decoder, OldWeightNorm, mlp, new_weight_norm
+from oracles import dense_jacobian
 from safetensors.torch import save_file, save_model
 from torch import nn
 
 from feature_lens.errors import CheckpointError, ExamplesError, FeatureLensError, NetworkError, SettingsError
 from feature_lens.examples import Examples
+from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network, load_checkpoint
 from feature_lens.networks.factories import call_factory, make_examples, make_module
 
@@ -720,3 +722,27 @@ def test_factories_that_make_something_else(code: Path) -> None:
         make_examples(f"{file}:net")
     with pytest.raises(ExamplesError, match=r"^A sentence\.$"):
         make_examples(f"{file}:own")
+
+
+class _Masked(nn.Module):
+    """Attention whose causal mask is a buffer of minus infinity, as many transformers keep it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(3, 3), nn.Linear(3, 2)
+        self.register_buffer("mask", torch.full((4, 4), -torch.inf).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = torch.softmax(self.query(x) @ x.transpose(1, 2) + self.mask, dim=2)
+        return self.out((weights @ x)[:, -1])
+
+
+def test_a_mask_of_minus_infinity_is_a_constant_like_others() -> None:
+    module = _Masked().double()
+    network = Network.from_module(module)
+    examples = Examples.from_arrays(np.random.default_rng(0).standard_normal((5, 4, 3)))
+    phi = dense_jacobian(module, np.asarray(examples.inputs)).reshape(10, -1)
+    np.testing.assert_allclose(EffectiveFeatures(network, examples).gram(), phi @ phi.T, atol=1e-12)
+    module.mask[0, 0] = torch.nan
+    with pytest.raises(NetworkError, match="'mask' holds 1 NaN"):
+        Network.from_module(module)

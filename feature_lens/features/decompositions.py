@@ -133,19 +133,21 @@ def _streamed(
     rows, columns = design.shape
     q, size = design.rows_per_example, design.itemsize
 
+    # Products in the network's precision, vectors in float64: in float32 they would not stay orthogonal for long.
+    precision = np.dtype(f"f{size}")
+
     def of_rows(u: Matrix) -> Matrix:
-        return operator.matmul(operator.rmatmul(u))
+        return operator.matmul(operator.rmatmul(u.astype(precision, copy=False))).astype(np.float64, copy=False)
 
     def of_columns(v: Matrix) -> Matrix:
-        return operator.rmatmul(operator.matmul(v))
+        return operator.rmatmul(operator.matmul(v.astype(precision, copy=False))).astype(np.float64, copy=False)
 
     apply = of_rows if rows < columns else of_columns
     # The last layer's share alone has every eigenvalue q times: a block as wide finds the copies at once.
     block = q + 2 if 8 <= q <= 14 else 8
-    dtype = np.float64 if size == 8 else np.float32
     wanted, most = tolerance[size], max(tolerance[size], bound[size])
     side = min(rows, columns)
-    found = leading_eigenpairs(apply, side, k, seed=seed, tolerance=wanted, bound=most, block=block, dtype=dtype)
+    found = leading_eigenpairs(apply, side, k, seed=seed, tolerance=wanted, bound=most, block=block)
     return apply, found
 
 

@@ -81,7 +81,6 @@ def leading_eigenpairs(
     block: int = BLOCK,
     basis: int | None = None,
     max_steps: int = 1000,
-    dtype: npt.DTypeLike = np.float64,
     measure: bool = False,
 ) -> Eigenpairs:
     """The k largest eigenpairs of H (side, side), symmetric positive, from products H @ block (side, <= block) alone.
@@ -102,15 +101,14 @@ def leading_eigenpairs(
     are not finite and settings that are impossible. measure: apply H to the k vectors once more (k columns), and
     report residuals that are measured, not estimated.
 
-    dtype: float32 halves memory and time where the products are no better; the projected matrix is always float64.
     block: wider means fewer calls but more columns; best a little above the number of copies where that is known.
-    Cost: applied columns, plus 8 * side * basis operations for each. Memory: side * basis numbers of dtype, less than
+    Cost: applied columns, plus 8 * side * basis operations for each. Memory: side * basis float64 numbers, less than
     twice that for a moment at a restart; basis defaults to 2 k + 8 * block columns (or side). The same seed gives the
     same bytes on one thread.
     """
     width, k, limit = _checked(side, k, block, basis, relative_to)
     kept = k + max(width, (limit - k) // 3)
-    space = _Krylov(apply, side, limit, np.random.default_rng(seed), np.dtype(dtype))
+    space = _Krylov(apply, side, limit, np.random.default_rng(seed))
     goal = tolerance if eigenvalue_tolerance is None else eigenvalue_tolerance
     best, waited, owed = np.inf, 0, 0
     for _ in range(max_steps):
@@ -201,13 +199,11 @@ class _Krylov:
     alone.
     """
 
-    def __init__(
-        self, apply: Callable[[Any], Any], side: int, limit: int, rng: np.random.Generator, dtype: np.dtype[Any]
-    ) -> None:
-        self.apply, self.side, self.rng, self.dtype = apply, side, rng, dtype
+    def __init__(self, apply: Callable[[Any], Any], side: int, limit: int, rng: np.random.Generator) -> None:
+        self.apply, self.side, self.rng = apply, side, rng
         # Columns are appended, so they are what lies together.
-        self.store: Tall = np.empty((side, limit), dtype=dtype, order="F")
-        self.following: Tall = np.empty((side, 0), dtype=dtype)
+        self.store: Tall = np.empty((side, limit), order="F")
+        self.following: Tall = np.empty((side, 0))
         self.projected: Matrix = np.zeros((0, 0))
         self.coupling: Matrix = np.zeros((0, 0))
         self.noisy: Matrix = np.zeros(0)
@@ -252,7 +248,7 @@ class _Krylov:
         self.coupling[:, new] = part
 
     def _product(self, block: Tall) -> Tall:
-        out = np.array(self.apply(block), dtype=self.dtype, order="F")
+        out = np.array(self.apply(block), dtype=np.float64, order="F")
         if out.shape != block.shape:
             raise SettingsError(f"A product of shape {block.shape} was wanted, but {out.shape} came; return H @ block.")
         self.applied += block.shape[1]
@@ -278,12 +274,12 @@ class _Krylov:
         """R (side, rank) and S (rank, width) of a remainder R S; directions of rounding alone are left out."""
         q, r, order = scipy.linalg.qr(rest, mode="economic", pivoting=True, overwrite_a=True, check_finite=False)
         sizes = np.abs(np.diag(r))
-        rank = int(np.count_nonzero(sizes > 10 * np.finfo(self.dtype).eps * self.norm))
+        rank = int(np.count_nonzero(sizes > 10 * np.finfo(np.float64).eps * self.norm))
         rank = min(rank, self.side - self.columns)
         part = np.empty((rank, len(order)))
         part[:, order] = r[:rank]
         q = np.asfortranarray(q[:, :rank])
-        small = max(0.01 * sizes[0], np.sqrt(np.finfo(self.dtype).eps) * self.norm)
+        small = max(0.01 * sizes[0], np.sqrt(np.finfo(np.float64).eps) * self.norm)
         if rank and sizes[rank - 1] < small:
             # A small remainder, made a unit vector, is no longer orthogonal to the basis.
             self._remove(self.basis, q)
@@ -295,7 +291,7 @@ class _Krylov:
         """Go on from random vectors orthogonal to the basis; the coupling to the next block is dropped."""
         self.dropped = np.concatenate([self.dropped, self.coupling])
         width = min(width, self.side - self.columns)
-        block = np.asfortranarray(self.rng.standard_normal((self.side, width)).astype(self.dtype, copy=False))
+        block = np.asfortranarray(self.rng.standard_normal((self.side, width)))
         self._remove(self.basis, block)
         self.following = np.linalg.qr(block)[0]
         self.coupling = np.zeros((width, self.columns))
@@ -316,18 +312,18 @@ class _Krylov:
         self.projected = np.diag(found.values[:kept])
         self.coupling = self.coupling @ turn
         self.dropped = self.dropped @ turn
-        self.noisy = np.hypot(found.noise[:kept], np.finfo(self.dtype).eps * self.norm)
+        self.noisy = np.hypot(found.noise[:kept], np.finfo(np.float64).eps * self.norm)
 
     def relative(self, errors: Matrix, values: Matrix, relative_to: Relative) -> Matrix:
         """Errors as shares of w_1 or of each w; none where they are rounding of H, as for eigenvalues of zero."""
         scale = np.maximum(values if relative_to == "each" else values[0], _TINY)
-        rounding = 100 * float(np.finfo(self.dtype).eps) * self.norm
+        rounding = 100 * float(np.finfo(np.float64).eps) * self.norm
         out: Matrix = np.where(errors > rounding, errors, 0) / scale if relative_to == "each" else errors / scale
         return out
 
     def combined(self, turn: Matrix) -> Tall:
         """Q @ turn (side, .)."""
-        out: Tall = self.basis @ turn.astype(self.dtype)
+        out: Tall = self.basis @ turn
         return out
 
     def measured(self, values: Matrix, vectors: Tall) -> Matrix:

@@ -39,7 +39,8 @@ def trace(request: Request) -> Job:
 
 
 def leading(request: Request) -> Job:
-    """The k leading eigenvalues of the full kernel, falling, by products on the smaller side, in float32."""
+    """The k leading eigenvalues of the full kernel, falling, by products on the smaller side in float32, which are
+    added up in float64."""
     design, k = _design(request), request.options["k"]
     rows, columns = design.shape
 
@@ -47,10 +48,10 @@ def leading(request: Request) -> Job:
         held = design.held()
 
         def of_rows(u: Array) -> Array:
-            return held.matmul(held.rmatmul(u))
+            return held.matmul(held.rmatmul(u.astype(np.float32))).astype(np.float64)
 
         def of_columns(v: Array) -> Array:
-            return held.rmatmul(held.matmul(v))
+            return held.rmatmul(held.matmul(v.astype(np.float32))).astype(np.float64)
 
         apply = of_rows if rows < columns else of_columns
         with one_thread():
@@ -61,7 +62,6 @@ def leading(request: Request) -> Job:
                 eigenvalue_tolerance=1e-6,
                 relative_to="each",
                 block=4,
-                dtype=np.float32,
             )
 
     return Job(run, lambda found: found.values)
