@@ -49,21 +49,48 @@ class Fidelity:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """What is left of a network when `kept` features of what training added are kept, in some `order`: as a sum of
+    contributions (`kind` "sum") or as a real network whose other parameters are the initial ones ("network"). R2 to
+    the network's outputs, agreement with its predictions and accuracy on held-out examples; training agreement."""
+
+    order: str
+    kind: str
+    kept: int
+    r2: float
+    agreement: float | None
+    accuracy: float | None
+    training_agreement: float | None
+
+
+@dataclass(frozen=True)
 class DualRecord:
     """What a run holds of the dual model. `fitted` is the regression whose predictions and coefficients are kept;
     None, and no columns of it, where there is no held-out split. Contributions are there where theta0 is known.
-    `notes` stand beside any display of the fidelities."""
+    `tickets` need both. `notes` stand beside any display of the fidelities."""
 
     fidelities: tuple[Fidelity, ...] = ()
     fitted: Fidelity | None = None
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    tickets: tuple[Ticket, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
 
     @property
     def has_contributions(self) -> bool:
         """Whether what training added is shared out among features."""
         return "residual" in self.columns
+
+    def smallest_faithful(self, order: str, kind: str, agreement: float = 0.99) -> Ticket | None:
+        """The ticket of fewest features that agrees with the network's predictions on that share of training examples,
+        and so do all with more; None where none does. Its held-out figures had no part in the choice."""
+        best = None
+        own = [one for one in self.tickets if (one.order, one.kind) == (order, kind)]
+        for one in sorted(own, key=lambda one: -one.kept):
+            if one.training_agreement is None or one.training_agreement < agreement:
+                break
+            best = one
+        return best
 
     def predict(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:
         """What the dual model says (m, c), from features alone: of the run's examples, or of effective-feature rows

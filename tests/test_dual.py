@@ -19,7 +19,9 @@ from feature_lens.dual import (
     contributions,
     eigen_contributions,
     fit_ridge,
+    lottery,
     regressions,
+    tickets,
 )
 from feature_lens.dual.beside import Beside
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError
@@ -306,6 +308,81 @@ def test_what_a_network_lacks_is_left_out_and_said() -> None:
     whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
     with pytest.raises(ExamplesError, match="judged on held-out examples, but there is no split"):
         regressions(network, whole)
+
+
+# Lottery tickets
+
+
+def test_tickets_are_sums_of_kept_contributions_and_real_sparse_networks() -> None:
+    network, examples = _trained(24)
+    shared = contributions(network, examples)
+    found = tickets(network, examples, shared, counts=[0, 5, 30, network.parameters.total])
+    phi = np.concatenate([block for _, block in EffectiveFeatures(network, examples, "path").blocks()])
+    d = np.concatenate([value.numpy().ravel() for value in network.displacement().values()])
+    shares = (phi * d).reshape(24, 3, -1)
+    held = ~np.asarray(examples.training)
+    outputs, start = network.outputs(examples), network.outputs(examples, at="initial")
+    by = {(one.order, one.kind, one.kept): one for one in found}
+    assert len(by) == len(found) == 4 * 2 * 4
+    largest = np.argsort(-shared.weights, kind="stable")
+    for order, kept in (("contribution", largest[:5]), ("smallest", largest[::-1][:5])):
+        wanted = start + shares[:, :, kept].sum(axis=2)
+        one = by[order, "sum", 5]
+        around = np.square(outputs[held] - outputs[held].mean(axis=0)).sum()
+        assert one.r2 == pytest.approx(1 - np.square(wanted - outputs)[held].sum() / around, abs=1e-12)
+        assert one.agreement == (wanted.argmax(axis=1) == outputs.argmax(axis=1))[held].mean()
+        assert one.accuracy == (wanted.argmax(axis=1) == np.asarray(examples.targets))[held].mean()
+        assert one.training_agreement == (wanted.argmax(axis=1) == outputs.argmax(axis=1))[~held].mean()
+        # The same weights moved in the module itself.
+        module, at = _net().double(), 0
+        ends = (network.at("initial"), network.trained)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                flat = ends[0][name].flatten().clone()
+                own = kept[(kept >= at) & (kept < at + flat.numel())] - at
+                flat[own] = ends[1][name].flatten()[own]
+                parameter.copy_(flat.reshape(parameter.shape))
+                at += flat.numel()
+            real = module(torch.as_tensor(np.asarray(examples.inputs))).numpy()
+        assert by[order, "network", 5].r2 == pytest.approx(
+            1 - np.square(real - outputs)[held].sum() / around, abs=1e-12
+        )
+    for order in ("contribution", "per_layer", "random", "smallest"):
+        for kind in ("sum", "network"):
+            assert by[order, kind, network.parameters.total].r2 == pytest.approx(1.0)
+            assert by[order, kind, 0].r2 == pytest.approx(by["random", "sum", 0].r2)
+
+
+def test_tickets_of_eigen_features_keep_them_in_their_order() -> None:
+    network, examples = _trained(24, {"0.*": 0.5})
+    directions = np.linalg.qr(np.random.default_rng(0).standard_normal((network.parameters.total, 4)))[0].T
+    found = tickets(network, examples, contributions(network, examples), counts=[1], directions=directions)
+    shares = eigen_contributions(network, examples, directions).values
+    held, outputs = ~np.asarray(examples.training), network.outputs(examples)
+    around = np.square(outputs[held] - outputs[held].mean(axis=0)).sum()
+    for one in (one for one in found if one.order == "eigen"):
+        wanted = network.outputs(examples, at="initial") + shares[:, :, : one.kept].sum(axis=2)
+        assert one.r2 == pytest.approx(1 - np.square(wanted - outputs)[held].sum() / around, abs=1e-12)
+
+
+def test_equal_shares_of_layers_take_something_of_each() -> None:
+    network, _ = _trained()
+    rng = np.random.default_rng(0)
+    weights = rng.random(network.parameters.total) * np.repeat([100.0, 1.0, 0.01], [42, 48, 21])
+    order = lottery._orders(network, weights, 0)["per_layer"]
+    first = order[: network.parameters.total // 3]
+    taken = [np.count_nonzero((first >= low) & (first < high)) for low, high in ((0, 42), (42, 90), (90, 111))]
+    assert taken == [14, 16, 7]
+
+
+def test_tickets_need_held_out_examples_and_possible_counts() -> None:
+    network, examples = _trained(12)
+    shared = contributions(network, examples)
+    with pytest.raises(SettingsError, match="Between 0 and 111 features can be kept"):
+        tickets(network, examples, shared, counts=[112])
+    whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
+    with pytest.raises(ExamplesError, match="judged on held-out examples, but there are none"):
+        tickets(network, whole, shared)
 
 
 @pytest.fixture(scope="module")

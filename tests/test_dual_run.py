@@ -18,8 +18,11 @@ from feature_lens.analysis.dual_tables import (
     dual_headline,
     fidelity_table,
     support_table,
+    ticket_sentences,
+    ticket_table,
     weight_contributions,
 )
+from feature_lens.dual_record import DualRecord, Ticket
 from feature_lens.errors import RunError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
@@ -63,6 +66,8 @@ def test_what_is_written_is_read_back(contents: RunContents, path: Path) -> None
         assert run.dual.fidelities == contents.dual.fidelities
         assert run.dual.fitted == contents.dual.fitted
         assert run.dual.notes == contents.dual.notes
+        assert run.dual.tickets == contents.dual.tickets
+        assert len(run.dual.tickets) > 100
         assert run.dual.columns.keys() == contents.dual.columns.keys()
         for name, column in contents.dual.columns.items():
             np.testing.assert_array_equal(np.asarray(run.dual.columns[name]), np.asarray(column), err_msg=name)
@@ -186,6 +191,28 @@ def test_damaged_dual_models_are_refused(name: str, contents: RunContents, tmp_p
         Run(path)
 
 
+def test_the_smallest_faithful_ticket_is_chosen_on_training_examples() -> None:
+    def ticket(kept: int, training: float) -> Ticket:
+        return Ticket("contribution", "sum", kept, 0.5, 0.9, 0.8, training)
+
+    dual = DualRecord(tickets=tuple(ticket(*one) for one in ((1, 0.995), (2, 0.5), (4, 0.99), (8, 1.0), (9, 1.0))))
+    found = dual.smallest_faithful("contribution", "sum")
+    assert found is not None
+    assert found.kept == 4  # that one feature does by chance is not enough
+    assert dual.smallest_faithful("contribution", "network") is None
+    assert replace(dual, tickets=(ticket(9, 0.9),)).smallest_faithful("contribution", "sum") is None
+
+
+def test_tickets_are_told_with_their_null(path: Path) -> None:
+    with Run(path) as run:
+        assert len(ticket_table(run)) == len(run.dual.tickets if run.dual else ())
+        said = ticket_sentences(run)
+        assert len(said) == 2
+        for sentence in said:
+            assert "features agree with the network" in sentence
+            assert "as many at random agree on" in sentence
+
+
 # The app
 
 
@@ -210,3 +237,4 @@ def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) 
         assert "effective kernel without the last linear layer" in page
     assert "says nothing about the other layers" in distilled
     assert "says nothing about the other layers" not in labels
+    assert "Lottery tickets among features" in labels

@@ -66,6 +66,32 @@ def _plain(one: Fidelity) -> bool:
     return one.reduction == "trace" and one.form == "bare"
 
 
+def ticket_table(run: RunContents) -> pd.DataFrame:
+    """One row per lottery ticket: the fields of Ticket."""
+    return pd.DataFrame([asdict(one) for one in dual_of(run).tickets])
+
+
+def ticket_sentences(run: RunContents) -> list[str]:
+    """For sums of contributions and for real networks, how few features agree with the network on 99 % of the training
+    examples, and what that gives on held-out ones; beside them as many at random."""
+    dual, p = dual_of(run), run.network.parameters.total
+    said: list[str] = []
+    for kind, what in (("sum", "As a sum of contributions"), ("network", "As a real network of these weights")):
+        found = dual.smallest_faithful("contribution", kind)
+        if found is None or found.agreement is None:
+            said.append(f"{what}, no number of features short of all was tried that agrees on 99 % of the examples.")
+            continue
+        same = [one for one in dual.tickets if (one.order, one.kind, one.kept) == ("random", kind, found.kept)]
+        beside = (
+            "" if not same or same[0].agreement is None else f"; as many at random agree on {same[0].agreement:.1%}"
+        )
+        said.append(
+            f"{what}, {found.kept:,} of {p:,} features agree with the network on {found.agreement:.1%} of held-out "
+            f"examples, chosen by 99 % on the training ones{beside}."
+        )
+    return said
+
+
 def closing(run: RunContents, example: int, output: int) -> Closing:
     """How the contributions to one output of one example close. Raises SettingsError where there are none."""
     columns = _shared(run, example, output).columns

@@ -7,9 +7,10 @@ from feature_lens.dual.contributions import (
     contributions,
     eigen_contributions,
 )
+from feature_lens.dual.lottery import tickets
 from feature_lens.dual.regression import Regressions, regressions
 from feature_lens.dual.ridge import Ridge, Spectral, fit_ridge
-from feature_lens.dual_record import Fidelity
+from feature_lens.dual_record import Fidelity, Ticket
 
 __all__ = [
     "Contributions",
@@ -19,8 +20,10 @@ __all__ = [
     "Regressions",
     "Ridge",
     "Spectral",
+    "Ticket",
     "contributions",
     "eigen_contributions",
     "fit_ridge",
     "regressions",
+    "tickets",
 ]

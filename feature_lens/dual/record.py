@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.dual.contributions import contributions
+from feature_lens.dual.lottery import tickets
 from feature_lens.dual.regression import regressions
 from feature_lens.dual.ridge import Spectral, fit_ridge
-from feature_lens.dual_record import DualRecord, Fidelity
+from feature_lens.dual_record import DualRecord, Fidelity, Ticket
 from feature_lens.examples import Examples
+from feature_lens.features.bases import Eigen
 from feature_lens.features.design import MEMORY, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
@@ -24,10 +26,12 @@ _MOST_MAP: Final = 20_000_000
 
 @dataclass(frozen=True)
 class DualSettings:
-    """keep: weights and supporting training examples kept for each output of each example. flattened: also fit whole
+    """keep: weights and supporting training examples kept for each output of each example. directions: eigen features
+    that tickets are made of. flattened: also fit whole
     kernels, which takes an eigenproblem of side p or n c. tolerance: of path features that are not exact."""
 
     keep: int = 16
+    directions: int = 64
     flattened: bool = False
     tolerance: float = 1e-8
 
@@ -41,6 +45,7 @@ def dual_record(
     remarks: list[str] = []
     fidelities: tuple[Fidelity, ...] = ()
     fitted: Fidelity | None = None
+    lottery: tuple[Ticket, ...] = ()
     notes: tuple[str, ...] = ()
     if examples.training is None or examples.training.all():
         remarks.append("There are no held-out examples, so there is no regression on features to judge.")
@@ -60,6 +65,9 @@ def dual_record(
     else:
         shared = contributions(network, examples, keep=settings.keep, tolerance=settings.tolerance)
         remarks += shared.remarks
+        if fitted is not None:
+            directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
+            lottery = tickets(network, examples, shared, directions=directions, tolerance=settings.tolerance)
         layer, unit = shared.groups["layer"], shared.groups["unit"]
         columns |= {
             "initial_output": network.outputs(examples, at="initial"),
@@ -73,7 +81,7 @@ def dual_record(
             "strongest/weight": shared.strongest,
             "strongest/contribution": shared.strength.astype(np.float32),
         }
-    return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), columns)
+    return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), lottery, columns)
 
 
 def _model(network: Network, examples: Examples, fitted: Fidelity, keep: int, memory: int) -> dict[str, Any]:

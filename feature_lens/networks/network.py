@@ -227,7 +227,10 @@ class Network:
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """f(x; theta*), or at theta0 for 'initial', of all examples (n, c), in padded tiles so that an example's
         output never depends on n."""
-        params = self.at(at)
+        return self.outputs_at(self.at(at), examples, tile)
+
+    def outputs_at(self, params: Params, examples: Examples, tile: int = 32) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The same at any parameters."""
         rows: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         with torch.no_grad(), one_pass():
             for start in range(0, len(examples), tile):

@@ -9,9 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from feature_lens.dual_record import DualRecord, Fidelity
+from feature_lens.dual_record import DualRecord, Fidelity, Ticket
 from feature_lens.errors import RunError
-from feature_lens.examples import Examples
+from feature_lens.examples import Column, Examples
 from feature_lens.store import schema
 from feature_lens.store.stored import columns_of, read_json, read_words
 
@@ -22,8 +22,12 @@ _TOGETHER = tuple(
         "residual initial_output tensor/contribution layer/name layer/contribution unit/name unit/contribution weight "
         "strongest/weight strongest/contribution",
         "prediction coefficient support/position support/contribution",
+        "ticket/order ticket/kind ticket/kept ticket/figure",
     )
 )
+
+
+_TICKET = ("order", "kind", "kept", "figure")
 
 
 def read_dual(group: h5py.Group, examples: Examples, sizes: dict[str, int]) -> DualRecord:
@@ -46,7 +50,24 @@ def read_dual(group: h5py.Group, examples: Examples, sizes: dict[str, int]) -> D
         None if fitted is None else _fidelity(group, fitted),
         read_words(group, "notes"),
         read_words(group, "remarks"),
+        _tickets(group, columns),
         columns,
+    )
+
+
+def _tickets(group: h5py.Group, columns: dict[str, Column]) -> tuple[Ticket, ...]:
+    """The tickets, taken out of the columns."""
+    if "ticket/order" not in columns:
+        return ()
+    order, kind, kept, figure = (np.asarray(columns.pop(f"ticket/{name}")) for name in _TICKET)
+    if figure.shape[1] != 4:
+        raise RunError(
+            f"'{group.name}/ticket/figure' needs 4 figures each, but holds {figure.shape[1]}; make the run again."
+        )
+    figures = [[None if np.isnan(value) else float(value) for value in row] for row in figure]
+    return tuple(
+        Ticket(str(one), str(what), int(count), float(row[0] if row[0] is not None else "nan"), *row[1:])
+        for one, what, count, row in zip(order, kind, kept, figures, strict=True)
     )
 
 

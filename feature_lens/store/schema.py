@@ -172,6 +172,10 @@ DUAL: Final = (
     Element("coefficient", "a c", "f", "its dual coefficients, training examples in their order", True, 2),
     Element("support/position", "n c s", "i", "training examples that a prediction rests on most", True, 2),
     Element("support/contribution", "n c s", "f", "what they contribute to it", True, 2),
+    Element("ticket/order", "t", "S", "order in which features were kept", True, 2),
+    Element("ticket/kind", "t", "S", "sum of contributions, or network at theta0 + mask * (theta* - theta0)", True, 2),
+    Element("ticket/kept", "t", "i", "how many of them", True, 2),
+    Element("ticket/figure", "t i", "f", "R2, agreement, accuracy held out; agreement on training; NaN: none", True, 2),
     Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
 )
 

@@ -216,7 +216,16 @@ def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> N
     group.attrs["fitted"] = _json(None if dual.fitted is None else asdict(dual.fitted))
     group.attrs["notes"] = _json(list(dual.notes))
     group.attrs["remarks"] = _json(list(dual.remarks))
-    _write_columns(group, dual.columns, schema.DUAL, sizes)
+    columns = dict(dual.columns)
+    if dual.tickets:
+        figures = [(one.r2, one.agreement, one.accuracy, one.training_agreement) for one in dual.tickets]
+        columns |= {
+            "ticket/order": np.array([one.order for one in dual.tickets]),
+            "ticket/kind": np.array([one.kind for one in dual.tickets]),
+            "ticket/kept": np.array([one.kept for one in dual.tickets]),
+            "ticket/figure": np.array(figures, dtype=np.float64),
+        }
+    _write_columns(group, columns, schema.DUAL, sizes)
 
 
 def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, int]) -> None:

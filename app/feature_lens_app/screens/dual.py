@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import altair as alt
 import streamlit as st
 
-from feature_lens.analysis.dual_tables import dual_headline
+from feature_lens.analysis.dual_tables import dual_headline, ticket_sentences, ticket_table
 from feature_lens.dual_record import KERNELS
 from feature_lens_app import address, run_access, views
+from feature_lens_app.charts import show_chart
 from feature_lens_app.words import figure, safe
+
+ORDERS = {
+    "contribution": "largest contribution first",
+    "per_layer": "the same, equal shares of layers",
+    "random": "at random",
+    "smallest": "smallest first",
+    "eigen": "eigen features",
+}
+KINDS = {"sum": "a sum of contributions", "network": "a real network"}
+FIGURES = {"agreement": "agreement", "r2": "R2", "accuracy": "accuracy"}
 
 opened = run_access.current()
 run = opened.run
@@ -43,4 +55,36 @@ if run.dual.fidelities:
     ]
     st.html(views.table(names, rows, numbers=[3, 4, 5, 6, 7]))
     views.notes(run.dual.notes if target == "distillation" else ())
+if run.dual.tickets:
+    views.head(
+        "Lottery tickets among features",
+        "How few of what training added reproduce the network on held-out examples: features are kept in an order, and "
+        "the rest of what training added is left out.",
+    )
+    views.notes(ticket_sentences(run))
+    left, right = st.columns([1, 1])
+    with left:
+        kind = address.segments("Kept as", "kept", ["sum", "network"], "sum", shown=lambda name: KINDS[name])
+    with right:
+        what = address.segments("Shown", "shown", list(FIGURES), "agreement", shown=lambda name: FIGURES[name])
+    table = ticket_table(run)
+    table = table[(table["kind"] == kind) & table[what].notna() & (table["kept"] > 0)]
+    table["order"] = [ORDERS.get(name, name) for name in table["order"]]
+    scale = alt.Scale(domain=list(ORDERS.values()), range=["#2F6DB5", "#009E73", "#8A8F98", "#D55E00", "#CC79A7"])
+    low = max(float(table[what].min()), -1.0)
+    lines = (
+        alt.Chart(table)
+        .mark_line(point=True, clip=True)
+        .encode(
+            x=alt.X(
+                "kept:Q", title="features kept", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~s")
+            ),
+            y=alt.Y(f"{what}:Q", title=FIGURES[what], scale=alt.Scale(domain=[low, 1.0])),
+            color=alt.Color(
+                "order:N", scale=scale, sort=None, legend=alt.Legend(title=None, orient="top", labelLimit=400)
+            ),
+            tooltip=["order:N", "kept:Q", alt.Tooltip(f"{what}:Q", format=".3f")],
+        )
+    )
+    show_chart(lines, 320, f"{FIGURES[what]} against the number of features kept, for every order")
 views.notes(run.dual.remarks)
