@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from feature_lens.cards import Provenance
+from feature_lens.dual.ablation import ablations
 from feature_lens.dual.record import dual_record
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -148,8 +149,9 @@ def compute_run(
     sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
     dual = dual_record(network, examples, memory=settings.memory << 20) if settings.dual else None
-    if dual is not None and dual.has_contributions:
-        sets = {name: _by_contribution(one, np.asarray(dual.columns["weight"])) for name, one in sets.items()}
+    if dual is not None:
+        weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
+        sets = {job.name: _with_effects(sets[job.name], job.design, weight) for job in jobs}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -167,12 +169,12 @@ def compute_run(
     )
 
 
-def _by_contribution(feature_set: FeatureSet, weight: npt.NDArray[np.float64]) -> FeatureSet:
-    """Weight features in the order of their mean absolute contribution; other sets as they are."""
-    if not feature_set.is_canonical:
-        return feature_set
-    order = np.argsort(-weight, kind="stable").astype(np.int32)
-    return replace(feature_set, columns={**feature_set.columns, "order": order})
+def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDArray[np.float64] | None) -> FeatureSet:
+    """A set with what the network does without each feature; weights in the order of their mean contribution."""
+    columns = dict(feature_set.columns) | ablations(design, feature_set, weight)
+    if weight is not None and feature_set.is_canonical:
+        columns["order"] = np.argsort(-weight, kind="stable").astype(np.int32)
+    return replace(feature_set, columns=columns)
 
 
 def software() -> dict[str, str]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_app
 import torch
-from test_app import Opener, app, fine, texts  # noqa: F401  # a fixture is used by its name
+from test_app import Opener, fine, texts
 from torch import nn
 
 from feature_lens.analysis import Run
+from feature_lens.analysis.ablation_table import without
 from feature_lens.analysis.dual_tables import (
     closing,
     contribution_table,
@@ -31,6 +33,7 @@ from feature_lens.networks import Network
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
+app = test_app.app  # a fixture
 SETTINGS = ExtractSettings(
     sets=(SetSettings("eigen", n_components=3), SetSettings("canonical")), neurons=(), dual=True, keep=4
 )
@@ -216,7 +219,7 @@ def test_tickets_are_told_with_their_null(path: Path) -> None:
 # The app
 
 
-def test_the_example_page_shows_what_the_run_holds(app: Opener, path: Path) -> None:  # noqa: F811  # the fixture
+def test_the_example_page_shows_what_the_run_holds(app: Opener, path: Path) -> None:
     page = texts(fine(app("example", path, example="4", output="1", by="unit")))
     with Run(path) as run:
         sums = closing(run, 4, 1)
@@ -228,7 +231,7 @@ def test_the_example_page_shows_what_the_run_holds(app: Opener, path: Path) -> N
     assert "which belongs to no feature" in page
 
 
-def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) -> None:  # noqa: F811  # the fixture
+def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) -> None:
     labels, distilled = (texts(fine(app("dual", path, target=name))) for name in ("labels", "distillation"))
     with Run(path) as run:
         assert dual_headline(run)[:40] in labels
@@ -238,3 +241,76 @@ def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) 
     assert "says nothing about the other layers" in distilled
     assert "says nothing about the other layers" not in labels
     assert "Lottery tickets among features" in labels
+
+
+# Ablation
+
+
+def _all_sets(network: Network, examples: Examples) -> RunContents:
+    settings = ExtractSettings(
+        sets=(SetSettings("eigen", n_components=3), SetSettings("unit"), SetSettings("canonical")),
+        neurons=("1",),
+        dual=True,
+        keep=4,
+    )
+    return compute_run(network, examples, settings, progress=False)
+
+
+def test_ablations_are_runs_of_the_network_without_the_feature() -> None:
+    network, examples = _network(), _examples()
+    run = _all_sets(network, examples)
+    inputs = torch.as_tensor(np.asarray(examples.inputs))
+    held, labels = ~np.asarray(examples.training), np.asarray(examples.targets)
+    plain = network.outputs(examples)
+    added = {name: value.numpy() for name, value in network.displacement().items()}
+
+    def outputs(changed: dict[str, np.ndarray], silent: int | None = None) -> np.ndarray:
+        module = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+        module.load_state_dict({n: v - torch.as_tensor(changed.get(n, 0.0)) for n, v in network.trained.items()})
+        with torch.no_grad():
+            hidden = module[1](module[0](inputs))
+            if silent is not None:
+                hidden[:, silent] = 0
+            return module[2](hidden).numpy()
+
+    def check(name: str, feature: int, found: np.ndarray) -> None:
+        columns = run.sets[name].columns
+        loss = np.square(found - np.eye(3)[labels])[held].sum(axis=1).mean() / 2
+        before = np.square(plain - np.eye(3)[labels])[held].sum(axis=1).mean() / 2
+        assert columns["ablation/loss"][feature] == pytest.approx(loss - before, abs=1e-12)
+        right = [(one.argmax(axis=1) == labels)[held].mean() for one in (found, plain)]
+        assert columns["ablation/accuracy"][feature] == pytest.approx(right[0] - right[1])
+        np.testing.assert_allclose(columns["ablation/output"][feature], (found - plain)[held].mean(axis=0), atol=1e-6)
+        positions = columns["highest/position"][feature, 0]
+        wanted = (found - plain)[positions, plain[positions].argmax(axis=1)]
+        np.testing.assert_allclose(columns["ablation/highest"][feature, 0], wanted, atol=1e-6)
+
+    check("neurons_1", 4, outputs({}, silent=4))
+    row = np.zeros((6, 5))
+    row[2] = added["0.weight"][2]
+    check("unit", 2, outputs({"0.weight": row}))
+    entry = np.zeros((3, 6))
+    entry[1, 3] = added["2.weight"][1, 3]
+    check("weights", 45, outputs({"2.weight": entry}))
+    v = np.asarray(run.sets["eigen"].columns["direction"], dtype=np.float64)[1]
+    d = np.concatenate([added[name].ravel() for name in network.trained])
+    part, changed = (v @ d) * v, {}
+    for name, at in network.parameters.slices:
+        changed[name] = part[at].reshape(added[name].shape)
+    check("eigen", 1, outputs(changed))
+
+
+def test_without_initial_parameters_only_neurons_are_taken_away() -> None:
+    run = _all_sets(_network(initial=False), _examples())
+    assert {name for name, one in run.sets.items() if "ablation/loss" in one} == {"neurons_1"}
+    assert without(run, "unit", 0, "output:0") is None
+    found = without(run, "neurons_1", 0, "activation")
+    assert found is not None
+    assert list(found.outputs["class"]) == ["0", "1", "2"]
+    assert found.measured_on == "held-out examples"
+
+
+def test_the_feature_page_shows_what_is_lost_without_it(app: Opener, path: Path) -> None:
+    page = texts(fine(app("feature", path, set="eigen", feature="1")))
+    assert "without this feature of what training added" in page
+    assert "change of loss" in page

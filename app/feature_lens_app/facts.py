@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from feature_lens.analysis.ablation_table import without
 from feature_lens.analysis.compare import similar_features
 from feature_lens.analysis.describe import class_profile, feature_histogram, feature_notes
 from feature_lens.analysis.render import format_value
@@ -86,6 +87,40 @@ def show_distribution(opened: Opened, feature_set: FeatureSet, feature: int, vie
                 max(240, 50 + 20 * len(profile)),
                 "Mean value of each class",
             )
+
+
+def show_without(opened: Opened, feature_set: FeatureSet, feature: int, view: str) -> None:
+    """What the network does without the feature; nothing where it was not taken away."""
+    run = opened.run
+    found = without(run, feature_set.name, feature, view)
+    if found is None:
+        return
+    neuron = "activation" in feature_set.views
+    head(
+        "Without it",
+        f"The network run again {'with this neuron at zero' if neuron else 'without this feature of what training added'}, "
+        f"on {found.measured_on}; loss is the mean of half the squared error.",
+    )
+    pairs = [
+        (name, format_value(value))
+        for name, value in (
+            ("change of loss", found.loss),
+            ("change of accuracy", found.accuracy),
+            ("predicted output, highest examples", found.highest),
+            ("predicted output, lowest examples", found.lowest),
+        )
+        if value == value
+    ]
+    names = [str(name) for name in found.outputs["class"]]
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.html(figures(pairs))
+    with right:
+        show_chart(
+            bars_by_class(found.outputs, "class", "change", class_scale(names), "mean change of the output"),
+            max(200, 50 + 20 * len(names)),
+            "Mean change of each output without the feature",
+        )
 
 
 def show_similar(opened: Opened, feature_set: FeatureSet, feature: int, view: str) -> None:

@@ -147,6 +147,11 @@ SET: Final = (
     Element("highest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
     Element("lowest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
     Element("residual", "k", "f", "|H u - w u| / w of the eigenpair", optional=True, minor=1),
+    Element("ablation/loss", "k", "f", "change of the held-out mean of 1/2 sum (f - y)^2 without the feature", True, 2),
+    Element("ablation/accuracy", "k", "f", "change of the held-out accuracy without it", True, 2),
+    Element("ablation/output", "k c", "f", "mean held-out change of each output without it", True, 2),
+    Element("ablation/highest", "k v m", "f", "change of the predicted output on its highest examples", True, 2),
+    Element("ablation/lowest", "k v m", "f", "change of the predicted output on its lowest examples", True, 2),
 )
 
 FACTOR: Final = (

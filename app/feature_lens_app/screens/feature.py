@@ -43,6 +43,7 @@ with st.container():
 facts.show_title(run, feature_set, feature, view, place, listed)
 ranked.show_ends(opened, feature_set, feature, view)
 facts.show_distribution(opened, feature_set, feature, view)
+facts.show_without(opened, feature_set, feature, view)
 if feature_set.gives_values:
     ranked.show_between(opened, feature_set, feature, view)
 else:
