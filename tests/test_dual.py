@@ -14,11 +14,13 @@ from sklearn.kernel_ridge import KernelRidge
 from torch import nn
 
 from feature_lens.dual import (
+    Interactions,
     Regressions,
     Spectral,
     contributions,
     eigen_contributions,
     fit_ridge,
+    interactions,
     lottery,
     regressions,
     tickets,
@@ -308,6 +310,79 @@ def test_what_a_network_lacks_is_left_out_and_said() -> None:
     whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
     with pytest.raises(ExamplesError, match="judged on held-out examples, but there is no split"):
         regressions(network, whole)
+
+
+# Interactions
+
+
+def test_interactions_are_the_change_of_a_feature_along_another() -> None:
+    """Against finite differences of the effective features along v_l, of a smooth net with unlike learning rates."""
+    torch.manual_seed(0)
+    module = mlp().double()
+    rates = {"0.*": 0.25, "*.bias": 3.0}
+    network = Network.from_module(module, learning_rates=rates)
+    examples = Examples.from_arrays(np.random.default_rng(0).standard_normal((6, 5)))
+    p = network.parameters.total
+    directions = np.linalg.qr(np.random.default_rng(1).standard_normal((p, 4)))[0].T
+    found = interactions(network, examples, directions)
+    scale = np.sqrt(np.repeat(network.parameters.learning_rates, network.parameters.sizes))
+    step = 1e-4
+    for other in range(4):
+        ends = []
+        for sign in (1, -1):
+            moved, at = {}, 0
+            for name, value in network.trained.items():
+                own = (scale * directions[other])[at : at + value.numel()].reshape(value.shape)
+                moved[name] = value + sign * step * torch.as_tensor(own)
+                at += value.numel()
+            there = Network.from_module(module, trained=moved, learning_rates=rates)
+            ends.append(EffectiveFeatures(there, examples).matmul(directions.T).reshape(6, 3, 4))
+        np.testing.assert_allclose(found.values[:, :, :, other], (ends[0] - ends[1]) / (2 * step), atol=1e-6)
+    np.testing.assert_allclose(found.values, found.values.transpose(0, 1, 3, 2), atol=0)
+
+
+def test_edges_stand_above_directions_turned_at_random() -> None:
+    rng = np.random.default_rng(0)
+    values = 0.01 * rng.standard_normal((50, 2, 6, 6))
+    values = values + values.transpose(0, 1, 3, 2)
+    values[:, :, 1, 4] += 1.0
+    values[:, :, 4, 1] += 1.0
+    found = Interactions(values)
+    assert [edge[:2] for edge in found.edges()] == [(1, 4)]
+    assert found.edges()[0][2] == pytest.approx(found.size[1, 4])
+    assert found.mean[1, 4] == pytest.approx(1.0, abs=0.01)
+    noise = Interactions(values[:, :, [0, 2, 3, 5]][:, :, :, [0, 2, 3, 5]])
+    assert len(noise.edges()) <= 1
+    # The threshold by rotating every matrix itself.
+    rng, sizes = np.random.default_rng(0), []
+    for _ in range(100):
+        turn = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+        sizes.append(np.sqrt(np.square(turn.T @ values @ turn).mean(axis=(0, 1)))[np.triu_indices(6, 1)])
+    assert found.threshold() == pytest.approx(np.quantile(np.concatenate(sizes), 0.99))
+    assert Interactions(values[:, :, :1, :1]).edges() == []
+
+
+def test_interactions_need_directions_over_parameters_and_forward_derivatives() -> None:
+    network, examples = _trained(4)
+    with pytest.raises(SettingsError, match="those of the trace reduction live in outputs x parameters"):
+        interactions(network, examples, np.zeros((2, 3, network.parameters.total)))
+
+    class Halved(torch.autograd.Function):
+        @staticmethod
+        def forward(*given: torch.Tensor) -> torch.Tensor:
+            return given[-1] / 2
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Halved.apply(self.layer(x))
+
+    other = Network.from_module(Net())
+    with pytest.raises(NetworkError, match="Interactions need second derivatives forward"):
+        interactions(other, examples, np.eye(other.parameters.total)[:2])
 
 
 # Lottery tickets

@@ -19,11 +19,13 @@ from feature_lens.analysis.dual_tables import (
     contribution_table,
     dual_headline,
     fidelity_table,
+    interaction_table,
     support_table,
     ticket_sentences,
     ticket_table,
     weight_contributions,
 )
+from feature_lens.dual import interactions
 from feature_lens.dual_record import DualRecord, Ticket
 from feature_lens.errors import RunError, SettingsError
 from feature_lens.examples import Examples
@@ -216,6 +218,15 @@ def test_tickets_are_told_with_their_null(path: Path) -> None:
             assert "as many at random agree on" in sentence
 
 
+def test_interactions_are_kept_pair_by_pair(path: Path) -> None:
+    with Run(path) as run:
+        table = interaction_table(run)
+        found = interactions(_network(), _examples(), np.asarray(run.sets["eigen"].columns["direction"], dtype=float))
+        kept = table.pivot(index="feature", columns="other", values="size").to_numpy()
+        np.testing.assert_allclose(kept[:3, :3], found.size, rtol=1e-4, atol=1e-6)
+        assert not table[table["feature"] == table["other"]]["edge"].any()
+
+
 # The app
 
 
@@ -241,6 +252,7 @@ def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) 
     assert "says nothing about the other layers" in distilled
     assert "says nothing about the other layers" not in labels
     assert "Lottery tickets among features" in labels
+    assert "Interactions of the leading eigen features" in labels
 
 
 # Ablation

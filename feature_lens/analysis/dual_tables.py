@@ -92,6 +92,18 @@ def ticket_sentences(run: RunContents) -> list[str]:
     return said
 
 
+def interaction_table(run: RunContents) -> pd.DataFrame:
+    """One row per pair of leading eigen features (flattened), each way: feature, other, mean, size, and whether it is
+    an edge. Empty where there is none."""
+    columns = dual_of(run).columns
+    if "interaction/size" not in columns:
+        return pd.DataFrame(columns=["feature", "other", "mean", "size", "edge"])
+    mean, size = (np.asarray(columns[f"interaction/{name}"], dtype=np.float64) for name in ("mean", "size"))
+    feature, other = (grid.ravel() for grid in np.indices(size.shape))
+    edge = (size.ravel() > float(np.asarray(columns["interaction/threshold"])[0])) & (feature != other)
+    return pd.DataFrame({"feature": feature, "other": other, "mean": mean.ravel(), "size": size.ravel(), "edge": edge})
+
+
 def closing(run: RunContents, example: int, output: int) -> Closing:
     """How the contributions to one output of one example close. Raises SettingsError where there are none."""
     columns = _shared(run, example, output).columns

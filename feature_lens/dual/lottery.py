@@ -16,7 +16,7 @@ import scipy.sparse
 import torch
 from sklearn.metrics import r2_score
 
-from feature_lens.dual.contributions import Contributions
+from feature_lens.dual.sharing import Contributions
 from feature_lens.dual_record import Ticket
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples

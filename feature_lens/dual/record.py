@@ -8,11 +8,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.dual.contributions import contributions
 from feature_lens.dual.lottery import tickets
 from feature_lens.dual.regression import regressions
 from feature_lens.dual.ridge import Spectral, fit_ridge
+from feature_lens.dual.second_order import interactions
+from feature_lens.dual.sharing import contributions
 from feature_lens.dual_record import DualRecord, Fidelity, Ticket
+from feature_lens.errors import NetworkError
 from feature_lens.examples import Examples
 from feature_lens.features.bases import Eigen
 from feature_lens.features.design import MEMORY, one_thread
@@ -27,11 +29,12 @@ _MOST_MAP: Final = 20_000_000
 @dataclass(frozen=True)
 class DualSettings:
     """keep: weights and supporting training examples kept for each output of each example. directions: eigen features
-    that tickets are made of. flattened: also fit whole
+    that tickets are made of, `interacting` of them in pairs. flattened: also fit whole
     kernels, which takes an eigenproblem of side p or n c. tolerance: of path features that are not exact."""
 
     keep: int = 16
     directions: int = 64
+    interacting: int = 16
     flattened: bool = False
     tolerance: float = 1e-8
 
@@ -60,13 +63,22 @@ def dual_record(
             if (one.kernel, one.reduction, one.target, one.form) == ("effective", "trace", "distillation", "bare")
         )
         columns |= _model(network, examples, fitted, settings.keep, memory)
+    directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
+    try:
+        found_pairs = interactions(network, examples, directions[: settings.interacting])
+        columns |= {
+            "interaction/mean": found_pairs.mean,
+            "interaction/size": found_pairs.size,
+            "interaction/threshold": np.array([found_pairs.threshold()]),
+        }
+    except NetworkError as error:
+        remarks.append(str(error))
     if network.initial is None:
         remarks.append("Initial parameters were not given, so what training added cannot be shared out among features.")
     else:
         shared = contributions(network, examples, keep=settings.keep, tolerance=settings.tolerance)
         remarks += shared.remarks
         if fitted is not None:
-            directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
             lottery = tickets(network, examples, shared, directions=directions, tolerance=settings.tolerance)
         layer, unit = shared.groups["layer"], shared.groups["unit"]
         columns |= {

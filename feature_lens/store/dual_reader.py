@@ -22,6 +22,7 @@ _TOGETHER = tuple(
         "residual initial_output tensor/contribution layer/name layer/contribution unit/name unit/contribution weight "
         "strongest/weight strongest/contribution",
         "prediction coefficient support/position support/contribution",
+        "interaction/mean interaction/size interaction/threshold",
         "ticket/order ticket/kind ticket/kept ticket/figure",
     )
 )

@@ -181,6 +181,9 @@ DUAL: Final = (
     Element("ticket/kind", "t", "S", "sum of contributions, or network at theta0 + mask * (theta* - theta0)", True, 2),
     Element("ticket/kept", "t", "i", "how many of them", True, 2),
     Element("ticket/figure", "t i", "f", "R2, agreement, accuracy held out; agreement on training; NaN: none", True, 2),
+    Element("interaction/mean", "f f", "f", "mean interaction of the leading eigen features, flattened", True, 2),
+    Element("interaction/size", "f f", "f", "root of the mean square, over examples and outputs", True, 2),
+    Element("interaction/threshold", "z", "f", "what a size stands above to be an edge, by turned directions", True, 2),
     Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
 )
 
