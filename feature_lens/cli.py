@@ -92,7 +92,8 @@ def extract(
     ] = "max",
     no_neurons: Annotated[bool, typer.Option("--no-neurons", help="Leave ordinary neurons out.")] = False,
     learning_rate: Annotated[
-        list[str] | None, typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'.")
+        list[str] | None,
+        typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
     ] = None,
     keep: Annotated[int, typer.Option(help="Examples kept at each end of a ranking.")] = 16,
     rank_outputs: Annotated[str, typer.Option(help="auto or all: outputs ranked for weight features.")] = "auto",
@@ -271,7 +272,9 @@ def _set_parts(spec: str) -> tuple[str, str, str]:
     return basis, outputs or "flattened", at or "effective"
 
 
-def _learning_rates(entries: list[str]) -> dict[str, float]:
+def _learning_rates(entries: list[str]) -> dict[str, float] | str:
+    if entries == ["pdlt"]:
+        return "pdlt"
     rates: dict[str, float] = {}
     for entry in entries:
         pattern, _, value = entry.rpartition("=")
@@ -280,7 +283,9 @@ def _learning_rates(entries: list[str]) -> dict[str, float]:
         except ValueError:
             rate = None
         if not pattern or rate is None:
-            raise SettingsError(f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so.")
+            raise SettingsError(
+                f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so, or pdlt alone."
+            )
         rates[pattern] = rate
     return rates
 

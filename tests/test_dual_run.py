@@ -12,7 +12,7 @@ import torch
 from test_app import Opener, fine, texts
 from torch import nn
 
-from feature_lens.analysis import Run
+from feature_lens.analysis import Run, run_card
 from feature_lens.analysis.ablation_table import without
 from feature_lens.analysis.dual_tables import (
     closing,
@@ -225,6 +225,15 @@ def test_interactions_are_kept_pair_by_pair(path: Path) -> None:
         kept = table.pivot(index="feature", columns="other", values="size").to_numpy()
         np.testing.assert_allclose(kept[:3, :3], found.size, rtol=1e-4, atol=1e-6)
         assert not table[table["feature"] == table["other"]]["edge"].any()
+
+
+def test_the_card_of_a_run_tells_the_dual_model(path: Path) -> None:
+    with Run(path) as run:
+        card = " ".join(run_card(run).split())
+        assert dual_headline(run) in card
+        assert "add up to what training added, but for" in card
+        for sentence in ticket_sentences(run):
+            assert sentence in card
 
 
 # The app

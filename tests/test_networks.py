@@ -746,3 +746,16 @@ def test_a_mask_of_minus_infinity_is_a_constant_like_others() -> None:
     module.mask[0, 0] = torch.nan
     with pytest.raises(NetworkError, match="'mask' holds 1 NaN"):
         Network.from_module(module)
+
+
+def test_learning_rates_by_the_scaling_of_the_theory() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ConvTranspose2d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(24, 5))
+    network = Network.from_module(module, learning_rates="pdlt")
+    rates = dict(zip(network.parameters.names, network.learning_rates, strict=True))
+    assert rates == {
+        "0.weight": 1 / 18, "0.bias": 1.0, "1.weight": 1 / 8, "1.bias": 1.0, "3.weight": 1 / 24, "3.bias": 1.0
+    }  # fmt: skip
+    table = Network.from_module(nn.Sequential(nn.Embedding(9, 3), nn.Linear(3, 2)), learning_rates="pdlt")
+    assert table.learning_rates == (1.0, 1 / 3, 1.0)
+    with pytest.raises(SettingsError, match="No choice of learning rates is called 'ntk'"):
+        Network.from_module(module, learning_rates="ntk")

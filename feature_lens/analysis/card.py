@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
+
+from feature_lens.analysis.dual_tables import dual_headline, ticket_sentences
 from feature_lens.analysis.headline import headline
 from feature_lens.run_contents import RunContents
 
@@ -34,10 +37,28 @@ def run_card(run: RunContents) -> str:
         lines += _indented(card.title)
         if card.equals:
             lines += _indented(f"equals {card.equals}")
+    lines += _dual(run)
     for remark in run.provenance.remarks:
         first, *rest = textwrap.wrap(remark, _WIDTH - 10)
         lines += ["", f"remark    {first}", *(f"          {line}" for line in rest)]
     return "\n".join(lines) + "\n"
+
+
+def _dual(run: RunContents) -> list[str]:
+    """What the dual model says, each sentence on lines of its own; nothing where there is none."""
+    if run.dual is None:
+        return []
+    said = [dual_headline(run)] if run.dual.fidelities else []
+    if run.dual.has_contributions:
+        left, added = np.abs(np.asarray(run.dual.columns["residual"])), np.asarray(run.outputs)
+        changed = np.abs(added - np.asarray(run.dual.columns["initial_output"])).max()
+        said.append(f"Contributions of all features add up to what training added, but for {left.max() / changed:.1e}.")
+    said += ticket_sentences(run) if run.dual.tickets else []
+    lines: list[str] = []
+    for sentence in [*said, *run.dual.remarks]:
+        first, *rest = textwrap.wrap(sentence, _WIDTH - 10)
+        lines += [f"{'dual' if not lines else '':10}{first}", *(f"          {line}" for line in rest)]
+    return ["", *lines] if lines else []
 
 
 def _share(share: float) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from torch.func import functional_call
 from feature_lens.cards import NetworkCard, ParameterTable
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
+from feature_lens.networks.learning_rates import rates_of
 from feature_lens.networks.passes import ONE_PASS, one_pass
 from feature_lens.networks.states import Params as Params
 from feature_lens.networks.states import initial_params, load_trained, refuse_non_finite
@@ -54,7 +54,7 @@ class Network:
         *,
         trained: Mapping[str, torch.Tensor] | Path | str | None = None,
         initial: Mapping[str, torch.Tensor] | Path | str | None = None,
-        learning_rates: Mapping[str, float] | None = None,
+        learning_rates: Mapping[str, float] | str | None = None,
         name: str | None = None,
         precision: Precision = "float64",
     ) -> Network:
@@ -62,7 +62,7 @@ class Network:
 
         trained, initial: state dicts or checkpoint files (.pt, .pth, .safetensors); without `trained` the module's
         own parameters are taken. learning_rates: pattern of parameter names (as in a shell, '*.bias') -> lambda;
-        the first pattern that matches counts, 1 where none does. The module given is never changed and its hooks
+        the first pattern that matches counts, 1 where none does; or "pdlt", see `rates_of`. The module given is never changed and its hooks
         stay; the copy has them too, because some (weight_norm) compute the weights, so they run in its passes.
 
         Raises NetworkError for dropout in training mode, batch statistics in use, no trainable or a non-finite
@@ -94,7 +94,7 @@ class Network:
             trained=params,
             initial=start,
             constants=constants,
-            learning_rates=_learning_rates(tuple(params), learning_rates or {}),
+            learning_rates=rates_of(own, params, learning_rates or {}),
             digest=_digest(own, params, start, constants),
             places=_places(own),
         )
@@ -352,17 +352,6 @@ def _refuse_training_behaviour(module: torch.nn.Module) -> None:
                 f"Batch statistics must not be in use, but '{shown}' {how}; "
                 "call module.eval() first and use track_running_stats=True."
             )
-
-
-def _learning_rates(names: tuple[str, ...], patterns: Mapping[str, float]) -> tuple[float, ...]:
-    for pattern, rate in patterns.items():
-        if not (isinstance(rate, int | float | np.number) and rate > 0 and np.isfinite(rate)):
-            raise SettingsError(f"A learning rate must be positive, but {rate} came for '{pattern}'; give one above 0.")
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise SettingsError(f"The pattern '{pattern}' names no parameter; there is {', '.join(names[:12])}.")
-    return tuple(
-        next((float(rate) for pattern, rate in patterns.items() if fnmatchcase(name, pattern)), 1.0) for name in names
-    )
 
 
 def _word(dtype: torch.dtype) -> str:
