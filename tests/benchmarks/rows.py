@@ -12,7 +12,7 @@ from typing import Any
 class Row:
     """One task for us and one peer. `theirs` where the peer's task has another name; `options` go to both.
 
-    asked: what the comparison is held against, in words. warm: examples of the first, untimed request.
+    asked: what is aimed at, times faster and eigenvalue error. warm: examples of the first, untimed request.
     """
 
     task: str
@@ -40,23 +40,22 @@ _EIGEN = {"k": 32}
 # Lanczos in float32 gets no further than 2e-6.
 _ARPACK = {"tolerance": 1e-3, "batch": 2000, "products": "float32"}
 _BEST = {"keep": 16}
-_ACCURATE = "error <= 1e-6"
 
 ROWS = [
-    *(Row("full", "mlp", 2000, peer) for peer in ("neural-tangents", "vivit")),
-    *(Row("full", "digits", 1797, peer) for peer in ("neural-tangents", "vivit")),
-    *(Row("full", "cnn", 300, peer) for peer in ("neural-tangents", "vivit")),
-    Row("full", "decoder", 80, "neural-tangents", warm=4),
-    Row("full", "mlp", 200, "torch.func"),
-    Row("trace", "mlp", 2000, "neural-tangents"),
-    Row("trace", "cnn", 200, "neural-tangents"),
-    Row("trace", "decoder", 80, "neural-tangents", warm=4),
+    *(Row("full", "mlp", 2000, peer, ">= 5") for peer in ("neural-tangents", "vivit")),
+    *(Row("full", "digits", 1797, peer, ">= 9") for peer in ("neural-tangents", "vivit")),
+    *(Row("full", "cnn", 300, peer, ">= 2.5") for peer in ("neural-tangents", "vivit")),
+    Row("full", "decoder", 80, "neural-tangents", ">= 4", warm=4),
+    Row("full", "mlp", 200, "torch.func", ">= 500"),
+    Row("trace", "mlp", 2000, "neural-tangents", ">= 2.5"),
+    Row("trace", "cnn", 200, "neural-tangents", ">= 2.5"),
+    Row("trace", "decoder", 80, "neural-tangents", ">= 2.5", warm=4),
     Row(
         "leading",
         "mlp",
         2000,
         "curvlinops",
-        _ACCURATE,
+        ">= 2, <= 1e-6",
         options=_EIGEN,
         their_options=_ARPACK,
     ),
@@ -65,12 +64,12 @@ ROWS = [
         "digits",
         1797,
         "curvlinops",
-        _ACCURATE,
+        ">= 1.2, <= 1e-6",
         options=_EIGEN,
         their_options=_ARPACK,
     ),
-    Row("best_examples", "mlp", 2000, "torch.func", options={**_BEST, "output": "output:0"}, label="one"),
-    Row("best_examples", "mlp", 2000, "torch.func", options={**_BEST, "output": "largest"}, label="largest"),
+    Row("best_examples", "mlp", 2000, "torch.func", ">= 15", options={**_BEST, "output": "output:0"}, label="one"),
+    Row("best_examples", "mlp", 2000, "torch.func", ">= 50", options={**_BEST, "output": "largest"}, label="largest"),
 ]
 # Kernels whole, against a float64 Jacobian, in both precisions.
 AGREEMENT = [
@@ -97,7 +96,7 @@ class Line:
 
 
 HEADS = Line("task", "ours s", "peer", "peer s", "ratio", "asked", "peak RSS, ours / peer", "agreement")
-_WIDTHS = (29, 7, 19, 7, 7, 14, 22, 0)
+_WIDTHS = (30, 7, 19, 7, 7, 16, 22, 0)
 
 
 def seconds(times: list[float]) -> str:

@@ -71,7 +71,7 @@ def test_agreement(row: Row, folder: str, told: Callable[[Line], None], tmp_path
 
 
 def test_one_core_busy(folder: str, told: Callable[[Line], None]) -> None:
-    row = Row("full", "mlp", 1000, "ours, one core busy")
+    row = Row("full", "mlp", 1000, "ours, one core busy", "<= 1.5")
     with contestant("ours") as we:
         _warmed(we, row, row.task, folder, {})
         quiet, busy = [], []
@@ -97,7 +97,7 @@ def test_growth(what: str, net: str, n: int, folder: str, told: Callable[[Line],
 def test_bound_of_matrix_products(folder: str, told: Callable[[Line], None]) -> None:
     """sum over layers of r^2 d_out + n^2 d_in multiply-adds, the symmetric half of them, at the rate of sgemm; both in
     buffers already touched."""
-    row = Row("full", "mlp", 2000, "bound by sgemm")
+    row = Row("full", "mlp", 2000, "bound by sgemm", ">= 0.7")
     n, c, sides = row.n, 10, ((784, 256), (256, 256), (256, 10))
     flops = sum((n * c) ** 2 * d_out + n**2 * d_in for d_in, d_out in sides)
     with contestant("ours") as we:
