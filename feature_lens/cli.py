@@ -111,13 +111,15 @@ def extract(
     workers: Annotated[int, typer.Option(help="Sets computed at a time; changes no value.")] = 2,
     memory: Annotated[int, typer.Option(help="MiB of working memory beside results, for each set.")] = 512,
     name: Annotated[str, typer.Option(help="Name of the run; the file's name without it.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be computed, and stop.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Extract and rank the features of your own network on your own data."""
     from feature_lens.store import check_writable
 
-    check_writable(out, overwrite)
-    from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run
+    if not plan:
+        check_writable(out, overwrite)
+    from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run, extraction_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
 
@@ -157,7 +159,11 @@ def extract(
     )
     untold = "No trained checkpoint was given: the parameters are those that the factory returned."
     remarks = (untold,) if trained is None else ()
-    extract_run(frozen, make_examples(data), out, settings, name=name, overwrite=overwrite, remarks=remarks)
+    examples = make_examples(data)
+    if plan:
+        typer.echo(extraction_plan(frozen, examples, settings))
+        return
+    extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks)
     _tell(out)
 
 

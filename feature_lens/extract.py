@@ -177,6 +177,33 @@ def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDA
     return replace(feature_set, columns=columns)
 
 
+def extraction_plan(network: Network, examples: Examples, settings: ExtractSettings = ExtractSettings()) -> str:
+    """How a run would be computed, in words and counts, without computing it: sizes, kernels by layer, the dual model.
+
+    Raises what `compute_run` raises for settings that do not fit.
+    """
+    _check(examples, settings)
+    c = network.check(examples)
+    jobs, left_out = _jobs(network, examples, settings)
+    n, p = len(examples), network.parameters.total
+    lines: list[str] = []
+    for job in jobs:
+        rows, columns = job.design.shape
+        lines.append(f"{job.name}: {rows:,} rows of {columns:,} {job.design.card[0]}")
+        if isinstance(job.design, EffectiveFeatures) and isinstance(job.basis, Eigen):
+            lines += [f"  {line}" for line in str(job.design.plan()).splitlines()]
+    if settings.dual:
+        training = len(examples.fitting)
+        lines += [
+            "dual model",
+            f"  regressions: kernels of {n:,} x {n:,} at three kinds, six eigenproblems of side {training:,}",
+            f"  contributions and tickets: path features, {n:,} x {c:,} x {p:,} numbers, streamed twice in tiles",
+            f"  interactions: 136 second derivatives of {n:,} x {c:,} outputs",
+            f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
+        ]
+    return "\n".join([*lines, *left_out])
+
+
 def software() -> dict[str, str]:
     """Versions of what computes a run, without local suffixes."""
     versions = {package: metadata.version(package).split("+")[0] for package in _SOFTWARE}

@@ -541,3 +541,15 @@ def test_as_a_program_of_its_own(here: Path, run_file: Path) -> None:
     line = f"'{program}' info --schema | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=here, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_plan_is_printed_and_nothing_written(invoke: Invoke, here: Path) -> None:
+    before = sorted(here.iterdir())
+    given = ("--network", "net.py:net", "--data", "net.py:data", "--out", "there.h5", "--dual", "--plan")
+    status, said, _ = invoke("extract", *given)
+    assert status == 0
+    assert "eigen: 60 rows of 43 effective features" in said
+    assert "multiply-adds" in said
+    assert "ablations: a pass of 20 examples" in said
+    assert sorted(here.iterdir()) == before
+    assert (here / "there.h5").read_bytes() == b"precious"
