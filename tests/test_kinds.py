@@ -169,7 +169,7 @@ def test_path_features_of_piecewise_polynomial_nets_add_up_to_rounding(name: str
 @pytest.mark.parametrize("name", ["relu", "deep", "pooled"])
 def test_path_features_are_the_integral_entry_by_entry(name: str) -> None:
     """Against a midpoint rule, whose error is a kink's jump times the width of its interval at most."""
-    nodes = 1000
+    nodes = 400
     wanted = _along(name, (np.arange(nodes) + 0.5) / nodes, np.full(nodes, 1 / nodes), n=1)
     found = _rows(_made(name, n=1))
     np.testing.assert_allclose(found, wanted.reshape(found.shape), atol=8 / nodes * np.abs(wanted).max())
