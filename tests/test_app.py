@@ -18,7 +18,8 @@ from streamlit.testing.v1 import AppTest
 from feature_lens.errors import AppError
 from feature_lens.store import write_run
 
-PAGES = ("overview", "browse", "feature", "example", "dual", "compare", "export")
+OF_SETS = ("overview", "browse", "feature", "compare", "export")
+PAGES = (*OF_SETS, "example", "dual")
 MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
 HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
 
@@ -69,7 +70,7 @@ def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, mod
 
 
 @pytest.mark.parametrize("set_name", ["eigen", "trace", "unit", "weights", "neurons"])
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", OF_SETS)
 def test_every_set_on_every_page(app: Opener, runs: Path, page: str, set_name: str) -> None:
     test = fine(app(page, runs / "image.h5", set=set_name))
     assert not test.warning
@@ -206,7 +207,7 @@ def test_factors_show_what_lies_between_the_ends(app: Opener, tmp_path: Path) ->
     for part in ("Between the ends", "Whole range, highest to lowest", "highest 20 %", "Ranks "):
         assert part in shown
     assert "is kept for the smaller sets only" not in shown
-    for page in PAGES:
+    for page in OF_SETS:
         assert not fine(app(page, path, set="factored", set_b="eigen")).warning
     compared = texts(fine(app("compare", path, set="factored", set_b="eigen")))
     assert "Spearman correlation over all examples" in compared

@@ -236,6 +236,22 @@ def test_the_card_of_a_run_tells_the_dual_model(path: Path) -> None:
             assert sentence in card
 
 
+def test_a_single_output_predicts_no_class(app: Opener, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start, end = (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)).double() for _ in range(2))
+    network = Network.from_module(end, initial=start.state_dict())
+    rng = np.random.default_rng(0)
+    examples = Examples.from_arrays(rng.standard_normal((30, 5)), rng.standard_normal(30), split=np.arange(30) % 4 != 0)
+    path = write_run(compute_run(network, examples, SETTINGS, progress=False), tmp_path / "one.h5")
+    with Run(path) as run:
+        assert run.dual is not None
+        assert {one.agreement for one in run.dual.fidelities} == {None}
+        assert {one.target for one in run.dual.fidelities} == {"labels", "distillation"}
+        assert ticket_sentences(run) == []
+    assert "R2" in texts(fine(app("dual", path)))
+    assert "Contributions" in texts(fine(app("example", path, example="2")))
+
+
 # The app
 
 

@@ -76,6 +76,8 @@ def ticket_sentences(run: RunContents) -> list[str]:
     examples, and what that gives on held-out ones; beside them as many at random."""
     dual, p = dual_of(run), run.network.parameters.total
     said: list[str] = []
+    if all(one.agreement is None for one in dual.tickets):
+        return said  # a single output predicts no class
     for kind, what in (("sum", "As a sum of contributions"), ("network", "As a real network of these weights")):
         found = dual.smallest_faithful("contribution", kind)
         if found is None or found.agreement is None:

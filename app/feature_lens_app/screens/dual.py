@@ -66,8 +66,9 @@ if run.dual.tickets:
     with left:
         kind = address.segments("Kept as", "kept", ["sum", "network"], "sum", shown=lambda name: KINDS[name])
     with right:
-        what = address.segments("Shown", "shown", list(FIGURES), "agreement", shown=lambda name: FIGURES[name])
-    table = ticket_table(run)
+        table = ticket_table(run)
+        known = [name for name in FIGURES if table[name].notna().any()]
+        what = address.segments("Shown", "shown", known, known[0], shown=lambda name: FIGURES[name])
     table = table[(table["kind"] == kind) & table[what].notna() & (table["kept"] > 0)]
     table["order"] = [ORDERS.get(name, name) for name in table["order"]]
     scale = alt.Scale(domain=list(ORDERS.values()), range=["#2F6DB5", "#009E73", "#8A8F98", "#D55E00", "#CC79A7"])
