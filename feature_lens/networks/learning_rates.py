@@ -16,7 +16,7 @@ from feature_lens.registry import unknown_name
 def rates_of(module: torch.nn.Module, params: Params, spec: Mapping[str, float] | str) -> tuple[float, ...]:
     """lambda of each tensor, by patterns of names (the first that matches counts), or by name of a choice.
 
-    "pdlt": 1 / fan_in for weights, 1 for biases, gains and embeddings: the scaling of PDLT (arXiv:2106.10165, ch. 8)
+    "pdlt": 1 / fan_in for weights, 1 for biases, gains and embeddings: intended to be the scaling of PDLT (2106.10165)
     that lets kernels of wide networks neither vanish nor explode. Raises SettingsError for an unknown choice, a
     pattern that names nothing, or a rate that is not positive.
     """
