@@ -192,6 +192,9 @@ PUBLIC = {
         Contributions EigenContributions Fidelity Grouped Interactions Regressions Ridge Spectral Ticket contributions
         eigen_contributions fit_ridge interactions regressions tickets
     """,
+    "feature_lens.dual.perturbation": """
+        ClosedForm Derivatives Displacement Linearised Training closed_form displacement outputs_after train
+    """,
     "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity
