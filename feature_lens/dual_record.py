@@ -64,10 +64,43 @@ class Ticket:
 
 
 @dataclass(frozen=True)
+class Order:
+    """One order of the expansion about theta0, leading, next or second: `size`, the root of the mean square of what it
+    adds to the outputs, and R2 to the network's outputs and agreement with its predicted class of the sum up to it, on
+    held-out examples."""
+
+    name: str
+    size: float
+    r2: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The training from theta0, on the squared loss and the full batch, that was expanded, and how far the network is
+    from where the expansion holds.
+
+    step: 0 for gradient flow, else of descent; time: T, infinite for training to the end; `matched` to the network's
+    own training loss. examples: training examples it was made with. kernel_change: |H* - H0| / |H0| of kernels summed
+    over outputs, on these. displacement: |theta* - theta0|, and relative to |theta0|, where the learning-rate tensor is
+    one.
+    """
+
+    step: float
+    time: float
+    matched: bool
+    examples: int
+    kernel_change: float
+    displacement: float
+    relative_displacement: float
+    orders: tuple[Order, ...]
+
+
+@dataclass(frozen=True)
 class DualRecord:
     """What a run holds of the dual model. `fitted` is the regression whose predictions and coefficients are kept;
     None, and no columns of it, where there is no held-out split. Contributions are there where theta0 is known.
-    `tickets` need both. `notes` stand beside any display of the fidelities."""
+    `tickets` need both, `expansion` theta0 and targets. `notes` stand beside any display of the fidelities."""
 
     fidelities: tuple[Fidelity, ...] = ()
     fitted: Fidelity | None = None
@@ -75,6 +108,7 @@ class DualRecord:
     remarks: tuple[str, ...] = ()
     tickets: tuple[Ticket, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict, repr=False)
+    expansion: Expansion | None = None
 
     @property
     def has_contributions(self) -> bool:

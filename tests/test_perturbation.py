@@ -214,10 +214,10 @@ def test_the_closed_form_is_the_reduced_hierarchy(started: tuple[Linearised, Der
     start, points = started
     training = _schedules(start.rates[-1])[schedule]
     found = closed_form(start, points, training)
-    wanted = displacement(start, training, reduced=True).orders(points)
+    moved = displacement(start, training)
+    wanted, full = moved.orders(points, reduced=True), moved.orders(points)
     for one, other in zip((found.leading, found.next, found.second), wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * max(1, np.abs(other).max()))
-    full = displacement(start, training).orders(points)
     assert np.abs(full[2] - wanted[2]).max() > 1e-4  # they are not the same by being alike
 
 
@@ -284,12 +284,12 @@ def test_modes_of_like_rates_are_merged() -> None:
     rng = np.random.default_rng(0)
     examples, targets = Examples.from_arrays(rng.standard_normal((20, 4))), rng.standard_normal((20, 2))
     start, points = Linearised.of(network, examples, targets), Derivatives(network, TEST)
-    for training, most in ((Training(1 / start.rates[-1], 4), 5), (Training(), 36)):
-        found = closed_form(start, points, training, tolerance=1e-8)
+    for training, most in ((Training(1 / start.rates[-1], 4), 5), (Training(), 34)):
+        found = closed_form(start, points, training, tolerance=1e-6)
         assert found.modes <= most < len(start.rates)
-        wanted = displacement(start, training, reduced=True).orders(points)
+        wanted = displacement(start, training).orders(points, reduced=True)
         for one, other in zip((found.leading, found.next, found.second), wanted, strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-3 * np.abs(other).max())
 
 
 @pytest.mark.parametrize("examples", ["repeated", "few parameters"])
@@ -305,7 +305,7 @@ def test_a_singular_kernel_is_trained_for_a_time_but_not_to_the_end(examples: st
     start, points = Linearised.of(network, given, targets), Derivatives(network, TEST)
     assert len(start.rates) < start.on.r
     training = Training(time=0.5)
-    found, wanted = closed_form(start, points, training), displacement(start, training, reduced=True).orders(points)
+    found, wanted = closed_form(start, points, training), displacement(start, training).orders(points, reduced=True)
     for one, other in zip((found.leading, found.next, found.second), wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-11 * max(1, np.abs(other).max()))
     for way in (closed_form, lambda *given: displacement(given[0], given[2])):

@@ -140,6 +140,19 @@ def outputs_after(network: Network, params: Params, examples: Examples, alpha: f
     return made
 
 
+def thetahat_of(network: Network) -> tuple[list[torch.Tensor], Callable[[], Params]]:
+    """Leaves thetahat at theta0, tensor by tensor, and the parameters theta = sqrt(lambda) thetahat that they make."""
+    initial, rates = network.at("initial"), network.parameters.learning_rates
+    leaves = [
+        (value / rate**0.5).clone().requires_grad_(True) for value, rate in zip(initial.values(), rates, strict=True)
+    ]
+
+    def params() -> Params:
+        return {name: leaf * rate**0.5 for name, leaf, rate in zip(initial, leaves, rates, strict=True)}
+
+    return leaves, params
+
+
 def _gradient(
     network: Network, examples: Examples, targets: Vector, alpha: float
 ) -> tuple[Callable[[Vector], Vector], Callable[[Vector], Params], Vector]:

@@ -1,0 +1,164 @@
+"""A trained network beside the expansion about its initial parameters: what each order says of it, and how far it is
+from where the expansion holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from sklearn.metrics import r2_score
+
+from feature_lens.dual.perturbation.derivatives import Derivatives
+from feature_lens.dual.perturbation.hierarchy import Displacement, displacement
+from feature_lens.dual.perturbation.linearised import Linearised
+from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual_record import Expansion, Order
+from feature_lens.errors import ExamplesError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.features.design import one_thread
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network
+from feature_lens.networks.network import flat
+
+Matrix = npt.NDArray[np.float64]
+
+# Examples whose derivatives are taken together.
+_TILE: Final = 256
+# Times of a flow that are tried for one that fits the network, in units of 1 / h of the largest eigenvalue.
+_SHORTEST, _LONGEST = 1e-3, 1e5
+
+
+@dataclass(frozen=True)
+class ExpansionSettings:
+    """What is expanded: full-batch training on the squared loss, without weight decay.
+
+    step: 0 for gradient flow, else of descent. time: T; None takes the time of a flow after which the training loss to
+    leading order is the network's own. most_side: training examples are thinned until the smaller of rows and
+    parameters is at most this, since an eigenproblem of that side is solved. stages: of every step in time.
+    """
+
+    step: float = 0.0
+    time: float | None = None
+    most_side: int = 1024
+    stages: int = 5
+
+
+def expansion(
+    network: Network, examples: Examples, settings: ExpansionSettings = ExpansionSettings()
+) -> tuple[Expansion, Matrix]:
+    """How the expansion does, and its orders (3, n, c) on all examples: f at theta0 + J D1, e1, e2.
+
+    Class labels are taken as one-hot targets. Raises NetworkError where theta0 is not known or higher derivatives
+    cannot be taken, ExamplesError without targets, SettingsError for a step that diverges. Cost: that of
+    `displacement` on the thinned training set, and some 20 passes of all examples.
+    """
+    with one_thread():
+        return _expansion(network, examples, settings)
+
+
+def _expansion(network: Network, examples: Examples, settings: ExpansionSettings) -> tuple[Expansion, Matrix]:
+    n_outputs = network.check(examples)
+    targets = _targets(examples, n_outputs)
+    chosen = thinned(examples.fitting, n_outputs, network.parameters.total, settings.most_side)
+    own = examples.on(chosen)
+    start = Linearised.of(network, own, targets[chosen])
+    outputs = network.outputs(examples)
+    training = _training(start, settings, outputs[chosen] - targets[chosen])
+    moved = displacement(start, training, stages=settings.stages)
+    orders = orders_on(network, examples, moved)
+    held = _held(examples)
+    before = network.outputs(examples, at="initial")
+    parts = [orders[0] - before, orders[1], orders[2]]
+    sums = np.cumsum(orders, axis=0)
+    rates = np.sqrt(np.repeat(network.parameters.learning_rates, network.parameters.sizes))
+    initial, trained = flat(network.at("initial")) / rates, flat(network.trained) / rates
+    kernels = [np.asarray(EffectiveFeatures(network, own, at, "trace").gram()) for at in ("initial", "effective")]
+    found = Expansion(
+        step=training.step,
+        time=training.time,
+        matched=settings.time is None,
+        examples=len(chosen),
+        kernel_change=float(np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])),
+        displacement=float(np.linalg.norm(trained - initial)),
+        relative_displacement=float(np.linalg.norm(trained - initial) / np.linalg.norm(initial)),
+        orders=tuple(
+            Order(name, float(np.sqrt(np.mean(np.square(part[held])))), *_scores(outputs[held], total[held]))
+            for name, part, total in zip(("leading", "next", "second"), parts, sums, strict=True)
+        ),
+    )
+    return found, orders
+
+
+def orders_on(network: Network, examples: Examples, moved: Displacement) -> Matrix:
+    """The three orders (3, n, c) on any number of examples, some at a time."""
+    parts = []
+    for first in range(0, len(examples), _TILE):
+        points = Derivatives(network, examples.on(np.arange(first, min(first + _TILE, len(examples)))))
+        parts.append(np.stack(moved.orders(points)).reshape(3, -1, points.n_outputs))
+    return np.concatenate(parts, axis=1)
+
+
+def thinned(positions: npt.NDArray[np.int64], c: int, p: int, most_side: int) -> npt.NDArray[np.int64]:
+    """As many of the positions, evenly spread, as keep the smaller of rows and parameters at most `most_side`."""
+    most = len(positions) if p <= most_side else max(1, most_side // c)
+    if most >= len(positions):
+        return positions
+    return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
+
+
+def _targets(examples: Examples, c: int) -> Matrix:
+    """(n, c): one-hot labels, or real targets."""
+    if examples.labels is not None and c > 1:
+        made: Matrix = np.eye(c)[examples.labels]
+        return made
+    if examples.targets is None or examples.targets.size != len(examples) * c:
+        raise ExamplesError(
+            f"An expansion needs targets, class labels or {c} real numbers for each example, but there are none; give "
+            "them with the examples."
+        )
+    return np.asarray(examples.targets, dtype=np.float64).reshape(len(examples), c)
+
+
+def _training(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Training:
+    if settings.time is not None:
+        return Training(settings.step, settings.time)
+    if settings.step:
+        raise SettingsError(
+            f"Descent with step {settings.step:g} needs its number of steps, since only a flow's time is fitted to the "
+            "network; give it, or leave the step out."
+        )
+    return Training(time=matched_time(start, float(np.square(reached).sum() / 2)))
+
+
+def matched_time(start: Linearised, loss: float) -> float:
+    """The time of a flow after which its training loss, 1/2 sum of squares, is `loss` to leading order; the longest
+    that is tried, 1e5 / h, where that never comes down so far, and the shortest where it begins below."""
+    along, rest = start.modes.T @ start.residual, float(np.square(start.outside).sum())
+
+    def above(log_time: float) -> float:
+        left = Training(time=math.exp(log_time)).left(start.rates) * along
+        return float(np.square(left).sum() + rest) / 2 - loss
+
+    first, last = (math.log(share / float(start.rates[-1])) for share in (_SHORTEST, _LONGEST))
+    if above(first) <= 0:
+        return math.exp(first)
+    if above(last) >= 0:
+        return math.exp(last)
+    return math.exp(float(brentq(above, first, last)))
+
+
+def _held(examples: Examples) -> npt.NDArray[np.int64]:
+    """Held-out examples, all where there are none."""
+    if examples.training is None or examples.training.all():
+        return np.arange(len(examples))
+    return np.flatnonzero(~examples.training)
+
+
+def _scores(outputs: Matrix, made: Matrix) -> tuple[float, float | None]:
+    r2 = float(r2_score(outputs, made, multioutput="variance_weighted"))
+    several = outputs.shape[1] > 1
+    return r2, float((outputs.argmax(axis=1) == made.argmax(axis=1)).mean()) if several else None
