@@ -18,7 +18,7 @@ LIMITS: Final = (
     "the initial parameters; a network trained otherwise is compared with that training, not with its own. "
     "Contributions, regressions and features need none of this."
 )
-# Relative sizes of successive orders up to which the expansion is said to hold, and to break down.
+# Sizes of the terms after the leading one, relative to it, up to which the expansion is said to hold, and to break down.
 _HOLDS, _FAILS = 0.3, 1.0
 
 
@@ -33,11 +33,9 @@ def order_table(expansion: Expansion) -> pd.DataFrame:
 
 def verdict_on(expansion: Expansion) -> str:
     """In one sentence whether the expansion holds for this network, with the figures that say so."""
-    leading, first, second = (one.size for one in expansion.orders)
-    ratios = [first / leading if leading else 0.0, second / first if first else 0.0]
-    figures = (
-        f"the terms after the leading one are {_times(ratios[0])} and {_times(ratios[1])} as large as the one before"
-    )
+    leading, *others = (one.size for one in expansion.orders)
+    ratios = [size / leading if leading else 0.0 for size in others]
+    figures = f"the terms of first and of second order are {_times(ratios[0])} and {_times(ratios[1])} as large as the leading one"
     changed = f"the kernel changed by {expansion.kernel_change:.0%} in training"
     if max(ratios) <= _HOLDS:
         return f"The network is where the expansion holds: {figures}, and {changed}."
