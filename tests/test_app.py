@@ -81,7 +81,7 @@ SHAPING = {
     "browse": ("set", "view", "sort", "dir", "keep", "page"),
     "feature": ("set", "view", "feature", "rank", "groups", "show"),
     "compare": ("set_b", "feature_b", "view_b", "way", "by", "page"),
-    "export": ("views", "which", "count", "ends", "format"),
+    "export": ("views", "which", "count", "ends", "format", "what"),
 }
 
 

@@ -6,8 +6,10 @@ measures   how well features tell classes apart
 compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
+tables     all other figures of a run, such as those of the dual model, as tables in the same formats
 """
 
+from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
 from feature_lens.analysis.card import run_card
 from feature_lens.analysis.compare import (
     Matching,
@@ -51,12 +53,14 @@ from feature_lens.analysis.render import (
     thumbnail_png,
 )
 from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
+from feature_lens.analysis.tables import TABLES, TableRequest, held_tables, table_bytes, table_name, table_rows
 
 __all__ = [
     "ACCENT",
     "CLASS_COLOURS",
     "EXPORTERS",
     "RENDERERS",
+    "TABLES",
     "ExportRequest",
     "FeatureView",
     "Matching",
@@ -64,6 +68,7 @@ __all__ = [
     "Run",
     "Selectivity",
     "SheetGeometry",
+    "TableRequest",
     "alt_text",
     "at_rank",
     "best_matches",
@@ -82,6 +87,7 @@ __all__ = [
     "find_runs",
     "format_value",
     "headline",
+    "held_tables",
     "histogram",
     "jaccard_matrix",
     "labelled_sheet",
@@ -97,6 +103,9 @@ __all__ = [
     "sheet_geometry",
     "similar_features",
     "spearman_matrix",
+    "table_bytes",
+    "table_name",
+    "table_rows",
     "thumbnail_png",
     "top_purity",
     "verdict",

@@ -1,4 +1,4 @@
-"""Export: top-activating examples as a file, with a preview of its first rows."""
+"""Export: top-activating examples or a table as a file, with a preview of its first rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name, rows
 from feature_lens.errors import SettingsError
-from feature_lens_app import address, choosers, run_access, views
+from feature_lens_app import address, choosers, run_access, table_export, views
 from feature_lens_app.words import count_of, plain
 
 FORMATS = {
@@ -21,7 +21,22 @@ PREVIEW_ROWS = 12
 opened = run_access.current()
 run = opened.run
 
-views.title("Export examples", "The examples at the ends of features, with value, class and prediction, as one file.")
+KINDS = {
+    "examples": (
+        "top examples",
+        "The examples at the ends of features, with value, class and prediction, as one file.",
+    ),
+    "table": ("a table", "Outputs, and what the dual model says of them, as one file."),
+}
+SHAPING = ("table", "of", "example", "output", "views", "which", "feature", "features", "ends", "count", "format")
+
+heading = st.container()
+what = address.segments("What", "what", list(KINDS), "examples", drops=SHAPING, shown=lambda kind: KINDS[kind][0])
+with heading:
+    views.title("Export", KINDS[what][1])
+if what == "table":
+    table_export.show(run, FORMATS)
+    st.stop()
 first, second, third = st.columns([2.4, 5, 1.8])
 with first:
     feature_set = choosers.choose_set(run, drops=("feature", "view", "views", "features", "count"))
