@@ -373,7 +373,7 @@ def test_what_was_not_foreseen_is_a_sentence_too(invoke: Invoke, monkeypatch: py
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_print_card", stopped)
+    monkeypatch.setattr(reading_commands, "print_card", stopped)
     assert invoke("info", "run.h5") == (130, "", "Stopped; nothing was written.\n")
 
 
