@@ -18,7 +18,6 @@ from feature_lens.dual import (
     Regressions,
     Spectral,
     contributions,
-    eigen_contributions,
     fit_ridge,
     interactions,
     lottery,
@@ -118,13 +117,18 @@ def test_eigen_contributions_and_their_remainder_add_up() -> None:
     network, examples = _trained(10, {"2.*": 0.3})
     p = network.parameters.total
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((p, 6)))[0].T
-    found = eigen_contributions(network, examples, directions)
+    found = contributions(network, examples, directions=directions).eigen
     np.testing.assert_allclose(found.values.sum(axis=2) + found.remainder, _change(network, examples), atol=1e-13)
     assert np.abs(found.remainder).max() > 1e-3
-    whole = eigen_contributions(network, examples, np.eye(p))
+    whole = contributions(network, examples, directions=np.eye(p)).eigen
     np.testing.assert_allclose(whole.remainder, 0, atol=1e-13)
+    # One of them by hand: the displacement and the path features, both along the direction.
+    design = EffectiveFeatures(network, examples, "path")
+    phi = np.concatenate([block for _, block in design.blocks()])
+    d = np.concatenate([value.numpy().ravel() for value in network.displacement().values()]) / design.scale
+    np.testing.assert_allclose(found.values[:, :, 2].ravel(), (directions[2] @ d) * (phi @ directions[2]), atol=1e-14)
     with pytest.raises(SettingsError, match="those of the trace reduction live in outputs x parameters"):
-        eigen_contributions(network, examples, np.zeros((2, 3, p)))
+        contributions(network, examples, directions=np.zeros((2, 3, p)))
 
 
 def test_contributions_need_initial_parameters_and_something_to_keep() -> None:
@@ -339,6 +343,8 @@ def test_interactions_are_the_change_of_a_feature_along_another() -> None:
             ends.append(EffectiveFeatures(there, examples).matmul(directions.T).reshape(6, 3, 4))
         np.testing.assert_allclose(found.values[:, :, :, other], (ends[0] - ends[1]) / (2 * step), atol=1e-6)
     np.testing.assert_allclose(found.values, found.values.transpose(0, 1, 3, 2), atol=0)
+    chosen = np.array([2, 0, 1, 1, 2, 0])
+    np.testing.assert_array_equal(found.of_outputs(chosen)[4], found.values[4, 2])
 
 
 def test_edges_stand_above_directions_turned_at_random() -> None:
@@ -431,8 +437,8 @@ def test_tickets_are_sums_of_kept_contributions_and_real_sparse_networks() -> No
 def test_tickets_of_eigen_features_keep_them_in_their_order() -> None:
     network, examples = _trained(24, {"0.*": 0.5})
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((network.parameters.total, 4)))[0].T
-    found = tickets(network, examples, contributions(network, examples), counts=[1], directions=directions)
-    shares = eigen_contributions(network, examples, directions).values
+    shared = contributions(network, examples, directions=directions)
+    found, shares = tickets(network, examples, shared, counts=[1]), shared.eigen.values
     held, outputs = ~np.asarray(examples.training), network.outputs(examples)
     around = np.square(outputs[held] - outputs[held].mean(axis=0)).sum()
     for one in (one for one in found if one.order == "eigen"):

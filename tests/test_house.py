@@ -191,7 +191,7 @@ PUBLIC = {
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.dual": """
         Contributions EigenContributions Fidelity Grouped Interactions Regressions Ridge Spectral Ticket contributions
-        eigen_contributions fit_ridge interactions regressions tickets
+        fit_ridge interactions regressions tickets
     """,
     "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """

@@ -54,6 +54,39 @@ def _grouped(by: str) -> Callable[[RunContents, Cells], pd.DataFrame]:
     return make
 
 
+def _eigen(run: RunContents, cells: Cells) -> pd.DataFrame:
+    shares = _part(run, "eigen/contribution", cells)
+    frame = cells.frame(run, shares.shape[2])
+    frame["feature"] = np.tile(np.arange(shares.shape[2]), shares.shape[0] * shares.shape[1])
+    frame["contribution"] = shares.ravel()
+    return frame
+
+
+def _interactions_by_example(run: RunContents, cells: Cells) -> pd.DataFrame:
+    """Interactions in each example's largest output, each pair once and every feature with itself."""
+    values = np.asarray(dual_of(run).columns["interaction/predicted"][cells.examples])
+    feature, other = np.triu_indices(values.shape[1])
+    frame = cells.frame(run, len(feature), by_output=False)
+    frame["feature"], frame["other"] = np.tile(feature, len(values)), np.tile(other, len(values))
+    frame["interaction"] = values[:, feature, other].ravel()
+    return frame
+
+
+def _ablations_by_example(run: RunContents, cells: Cells) -> pd.DataFrame:
+    """One row per example and feature of the sets that are told example by example."""
+    parts = []
+    for name in _ablated(run):
+        feature_set = run.sets[name]
+        if "ablation/example" in feature_set:
+            change = np.asarray(feature_set.columns["ablation/example"][:, cells.examples])
+            part = cells.frame(run, len(change), by_output=False)
+            part["set"], part["feature"] = name, np.tile(np.arange(len(change)), change.shape[1])
+            labels = np.array([feature_set.label(feature) for feature in range(len(change))], dtype=object)
+            part["label"], part["change"] = np.tile(labels, change.shape[1]), change.T.ravel()
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
 def _strongest(run: RunContents, cells: Cells) -> pd.DataFrame:
     weights = _part(run, "strongest/weight", cells)
     frame = cells.frame(run, weights.shape[2])
@@ -158,12 +191,21 @@ for _name, _table in {
         _has("interaction/size"),
         lambda run, _: interaction_table(run),
     ),
+    "interactions_by_example": Table(
+        "interactions of the leading eigen features in the largest output of every example",
+        _has("interaction/predicted"),
+        _interactions_by_example,
+        ("example",),
+    ),
     **{
         f"contributions_by_{by}": Table(
             f"what each {by} contributes to every output", _has(f"{by}/contribution"), _grouped(by), _BOTH
         )
         for by in ("layer", "tensor", "unit")
     },
+    "contributions_by_eigen": Table(
+        "what each leading eigen feature contributes to every output", _has("eigen/contribution"), _eigen, _BOTH
+    ),
     "contributions_by_weight": Table(
         "the weights of largest contribution to every output", _has("strongest/weight"), _strongest, _BOTH
     ),
@@ -177,6 +219,12 @@ for _name, _table in {
     "coefficients": Table("dual coefficients of the training examples", _has("coefficient"), _coefficients),
     "ablations": Table(
         "what the network does without each feature, on average", lambda run: bool(_ablated(run)), _ablations
+    ),
+    "ablations_by_example": Table(
+        "change of the predicted output of every example, without each feature or neuron",
+        lambda run: any("ablation/example" in one for one in run.sets.values()),
+        _ablations_by_example,
+        ("example",),
     ),
     "ablations_at_ends": Table(
         "change of the predicted output, without a feature, on its highest and lowest examples",

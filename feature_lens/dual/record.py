@@ -65,21 +65,25 @@ def dual_record(
         columns |= _model(network, examples, fitted, settings.keep, memory)
     directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
     try:
+        chosen = network.outputs(examples).argmax(axis=1)
         found_pairs = interactions(network, examples, directions[: settings.interacting])
         columns |= {
             "interaction/mean": found_pairs.mean,
             "interaction/size": found_pairs.size,
             "interaction/threshold": np.array([found_pairs.threshold()]),
+            "interaction/predicted": found_pairs.of_outputs(chosen).astype(np.float32),
         }
     except NetworkError as error:
         remarks.append(str(error))
     if network.initial is None:
         remarks.append("Initial parameters were not given, so what training added cannot be shared out among features.")
     else:
-        shared = contributions(network, examples, keep=settings.keep, tolerance=settings.tolerance)
+        shared = contributions(
+            network, examples, directions=directions, keep=settings.keep, tolerance=settings.tolerance
+        )
         remarks += shared.remarks
         if fitted is not None:
-            lottery = tickets(network, examples, shared, directions=directions, tolerance=settings.tolerance)
+            lottery = tickets(network, examples, shared, tolerance=settings.tolerance)
         layer, unit = shared.groups["layer"], shared.groups["unit"]
         columns |= {
             "initial_output": network.outputs(examples, at="initial"),
@@ -89,6 +93,7 @@ def dual_record(
             "layer/contribution": layer.values,
             "unit/name": np.array(unit.names),
             "unit/contribution": unit.values.astype(np.float32),
+            "eigen/contribution": shared.eigen.values.astype(np.float32),
             "weight": shared.weights,
             "strongest/weight": shared.strongest,
             "strongest/contribution": shared.strength.astype(np.float32),
