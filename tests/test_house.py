@@ -55,6 +55,7 @@ LIBRARIES: dict[str, set[str]] = {
     "h5py": {"store"},
     "streamlit": {"app"},
     "altair": {"app"},
+    "networkx": {"analysis"},
     "typer": {"cli", "reading_commands"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
     "scipy": {"features", "dual", "analysis"},
