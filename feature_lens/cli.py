@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | extract | kernel | info | export | table | app.
+"""The command line: feature-lens demo | extract | kernel | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -217,6 +217,7 @@ app.command(epilog="Example: feature-lens export digits.h5 --set eigen --feature
 app.command(epilog="Example: feature-lens table digits.h5 contributions_by_unit --example 3 --output 8")(
     reading_commands.table
 )
+app.command(epilog="Example: feature-lens report digits.h5 --out digits.html")(reading_commands.report)
 
 
 @app.command("app", epilog="Example: feature-lens app digits.h5 --port auto")

@@ -1,4 +1,4 @@
-"""The commands that read a run: info, export, table; `feature_lens.cli` enters them.
+"""The commands that read a run: info, export, table, report; `feature_lens.cli` enters them.
 
 Imports stay inside the commands, so that --help answers at once.
 """
@@ -79,6 +79,21 @@ def table(
         request = TableRequest(name, example, output)
         target = check_writable(out or Path(table_name(run, request, kind)), overwrite)
         write_bytes(table_bytes(run, request, kind), target, overwrite)
+    typer.echo(f"Wrote {target}.")
+
+
+def report(
+    file: Annotated[Path, typer.Argument(help="Run file.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; named after the run without it.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the report card of a run: one HTML file to read or print, with the figures that matter."""
+    from feature_lens.analysis import open_run, report_html, report_name
+    from feature_lens.store import check_writable, write_bytes
+
+    with open_run(file) as run:
+        target = check_writable(out or Path(report_name(run)), overwrite)
+        write_bytes(report_html(run), target, overwrite)
     typer.echo(f"Wrote {target}.")
 
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser
 
 from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name
 from feature_lens.analysis.render import render_tile, sheet_geometry
+from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import open_run
 from feature_lens.analysis.tables import TableRequest, table_bytes, table_name
 from feature_lens.feature_set import FeatureSet, ranking_columns
@@ -257,6 +258,10 @@ def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path
     with open_run(run_path) as run, tab.page.expect_download() as waiting:
         tab.page.get_by_role("button", name=f"Download {table_name(run, table, 'parquet')}", exact=True).click()
         assert Path(waiting.value.path()).read_bytes() == table_bytes(run, table, "parquet")
+    tab.go(f"{app}overview?run=first")
+    with open_run(run_path) as run, tab.page.expect_download() as waiting:
+        tab.page.get_by_role("button", name=f"Download {report_name(run)}", exact=True).click()
+        assert Path(waiting.value.path()).read_bytes() == report_html(run)
     tab.fine()
 
 

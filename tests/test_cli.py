@@ -16,7 +16,16 @@ import torch
 from torch import nn
 
 from feature_lens import cli, reading_commands
-from feature_lens.analysis import ExportRequest, TableRequest, export_bytes, open_run, table_bytes, table_name
+from feature_lens.analysis import (
+    ExportRequest,
+    TableRequest,
+    export_bytes,
+    open_run,
+    report_html,
+    report_name,
+    table_bytes,
+    table_name,
+)
 from feature_lens.store import specification
 
 SOURCE = """
@@ -143,7 +152,7 @@ def test_help_answers_with_examples_and_loads_nothing_heavy(here: Path) -> None:
     code = """
 import sys
 from feature_lens import cli
-for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["table"], ["app"]):
+for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["table"], ["report"], ["app"]):
     sys.argv = ["feature-lens", *command, "--help"]
     try:
         cli.main()
@@ -157,12 +166,12 @@ for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["table"], ["ap
     assert done.returncode == 0, done.stderr
     pages = done.stdout.split("=====\n")
     assert pages.pop() == ""
-    assert len(pages) == 7
-    for command, page in zip(["", "demo", "extract", "info", "export", "table", "app"], pages, strict=True):
+    assert len(pages) == 8
+    for command, page in zip(["", "demo", "extract", "info", "export", "table", "report", "app"], pages, strict=True):
         assert f"Usage: feature-lens {command}" in page
         assert "Example: feature-lens" in page
         assert "--help" in page
-    for command in ("demo", "extract", "info", "export", "table", "app"):
+    for command in ("demo", "extract", "info", "export", "table", "report", "app"):
         assert command in pages[0]
     for option in ("--network", "--data", "--out", "--trained", "--initial", "--set", "--layers", "--learning-rate"):
         assert option in pages[2]
@@ -508,6 +517,19 @@ def test_bad_input_to_table(changes: list[str], sentence: str, invoke: Invoke, r
     before = _contents(here)
     assert sentence in _sentence(invoke("table", str(run_file), *changes))
     assert _contents(here) == before
+
+
+# report
+
+
+def test_the_report_has_the_bytes_of_the_analysis(invoke: Invoke, run_file: Path, here: Path) -> None:
+    with open_run(run_file) as run:
+        name, wanted = report_name(run), report_html(run)
+    assert invoke("report", str(run_file)) == (0, f"Wrote {name}.\n", "")
+    assert (here / name).read_bytes() == wanted
+    assert "exists already" in _sentence(invoke("report", str(run_file)))
+    assert "There is no run file 'missing.h5'" in _sentence(invoke("report", "missing.h5"))
+    assert invoke("report", str(run_file), "--overwrite")[0] == 0
 
 
 # app and demo

@@ -200,7 +200,7 @@ PUBLIC = {
         SheetGeometry TABLES TableRequest alt_text at_rank best_matches class_colour class_figures class_profile contact_sheet default_view
         direction_pictures diverging_png export_bytes export_name feature_histogram feature_notes feature_table
         find_runs format_value headline held_tables histogram jaccard_matrix labelled_sheet open_run parameter_shares quantile_rows
-        range_row rank_window rows run_card selectivity set_table sheet_geometry similar_features spearman_matrix
+        range_row rank_window report_html report_name rows run_card selectivity set_table sheet_geometry similar_features spearman_matrix
         table_bytes table_name table_rows thumbnail_png top_purity verdict
     """,
 }

@@ -7,6 +7,7 @@ compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
 tables     all other figures of a run, such as those of the dual model, as tables in the same formats
+report     the report card: one HTML file for the screen and for paper
 """
 
 from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
@@ -52,6 +53,7 @@ from feature_lens.analysis.render import (
     sheet_geometry,
     thumbnail_png,
 )
+from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
 from feature_lens.analysis.tables import TABLES, TableRequest, held_tables, table_bytes, table_name, table_rows
 
@@ -96,6 +98,8 @@ __all__ = [
     "quantile_rows",
     "range_row",
     "rank_window",
+    "report_html",
+    "report_name",
     "rows",
     "run_card",
     "selectivity",
