@@ -106,6 +106,9 @@ def extract(
         bool,
         typer.Option("--dual", help="Also fit the dual model, and share out what training added among features."),
     ] = False,
+    flattened: Annotated[
+        bool, typer.Option("--flattened", help="With --dual: regressions on whole kernels too, side p or n c.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
@@ -145,6 +148,7 @@ def extract(
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         factors=factors,
         dual=dual,
+        flattened=flattened,
         tile=tile,
         batch_size=batch_size,
         workers=workers,

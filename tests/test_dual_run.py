@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import test_app
@@ -30,11 +32,12 @@ from feature_lens.dual import interactions
 from feature_lens.dual_record import DualRecord, Ticket
 from feature_lens.errors import RunError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.extract import ExtractSettings, SetSettings, compute_run
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extraction_plan
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
+from feature_lens.store.seal import sealed
 
 app = test_app.app  # a fixture
 SETTINGS = ExtractSettings(
@@ -195,6 +198,38 @@ def test_damaged_dual_models_are_refused(name: str, contents: RunContents, tmp_p
     path = write_run(changed, tmp_path / "damaged.h5")
     with pytest.raises(RunError, match=sentence):
         Run(path)
+
+
+def test_sizes_that_a_dual_model_only_claims_are_refused(path: Path, tmp_path: Path) -> None:
+    for name in ("interaction/predicted", "map", "weight"):
+        claimed = tmp_path / "claimed.h5"
+        shutil.copy(path, claimed)
+        with h5py.File(claimed, "r+") as file:
+            dual = file["dual"]
+            shape = (*dual[name].shape[:-1], 1 << 40)
+            del dual[name]
+            dual.create_dataset(name, shape, "f4", chunks=True)
+        claimed.write_bytes(sealed(claimed.read_bytes()))
+        with pytest.raises(RunError, match=f"'/dual/{name}' claims more numbers than it holds"):
+            Run(claimed)
+
+
+def test_whole_kernels_stand_beside_the_summed_ones(app: Opener, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, flattened=True)
+    path = write_run(compute_run(_network(), _examples(), settings, progress=False), tmp_path / "whole.h5")
+    with Run(path) as run:
+        table = fidelity_table(run)
+        kernels = {one: set(table[table["reduction"] == one]["kernel"]) for one in ("trace", "flattened")}
+        assert kernels["trace"] == kernels["flattened"]
+        assert len(kernels["trace"]) == 6
+        assert run.provenance.settings["flattened"] is True
+    page = texts(fine(app("dual", path)))
+    assert "<td>summed</td>" in page
+    assert "<td>each</td>" in page
+    with pytest.raises(SettingsError, match="part of the dual model, which was not asked for; add --dual"):
+        compute_run(_network(), _examples(), replace(settings, dual=False), progress=False)
+    plan = extraction_plan(_network(), _examples(), settings)
+    assert "whole kernels: six eigenproblems of side 57, or none above 4,096" in plan
 
 
 def test_the_smallest_faithful_ticket_is_chosen_on_training_examples() -> None:

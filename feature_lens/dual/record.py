@@ -43,7 +43,8 @@ def dual_record(
     network: Network, examples: Examples, settings: DualSettings = DualSettings(), memory: int = MEMORY
 ) -> DualRecord:
     """All that can be said of a network: regressions where there are held-out examples, contributions where the
-    initial parameters are known. Cost: that of `regressions` and `contributions`, and a kernel of all examples."""
+    initial parameters are known. Cost: that of `regressions`, `contributions` and `tickets`, and
+    of an eigen basis."""
     columns: dict[str, Any] = {}
     remarks: list[str] = []
     fidelities: tuple[Fidelity, ...] = ()
@@ -62,7 +63,8 @@ def dual_record(
             for one in fidelities
             if (one.kernel, one.reduction, one.target, one.form) == ("effective", "trace", "distillation", "bare")
         )
-        columns |= _model(network, examples, fitted, settings.keep, memory)
+        if found.kernel is not None:
+            columns |= _model(network, examples, found.kernel, fitted, settings.keep, memory)
     directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
     try:
         chosen = network.outputs(examples).argmax(axis=1)
@@ -101,13 +103,15 @@ def dual_record(
     return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), lottery, columns)
 
 
-def _model(network: Network, examples: Examples, fitted: Fidelity, keep: int, memory: int) -> dict[str, Any]:
+def _model(
+    network: Network, examples: Examples, whole: Matrix, fitted: Fidelity, keep: int, memory: int
+) -> dict[str, Any]:
     """The distillation by the effective kernel, summed over outputs: predictions, coefficients, supports, and the map
     from effective features to outputs where that is not too large."""
     design = EffectiveFeatures(network, examples, outputs="trace", memory=memory)
     train = examples.fitting
     with one_thread():
-        kernel = np.asarray(design.gram(), dtype=np.float64)[:, train]
+        kernel = whole[:, train]
         outputs = network.outputs(examples)
         fit = fit_ridge(Spectral.of_kernel(kernel[train]), outputs[train], ridges=[fitted.ridge])
         alpha = fit.coefficients

@@ -9,7 +9,7 @@ Roberts, Yaida and Hanin, arXiv:2106.10165, ch. infinity.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -40,15 +40,13 @@ EXPECTED: Final = (
 
 @dataclass(frozen=True)
 class Regressions:
-    """All regressions of a network, with remarks on what was left out; `notes` stand beside any display of them."""
+    """All regressions of a network, with remarks on what was left out; `notes` stand beside any display of them.
+    `kernel` (n, n) is that of the effective features, summed over outputs; None where it was not asked for."""
 
     fidelities: tuple[Fidelity, ...]
     remarks: tuple[str, ...]
     notes: tuple[str, ...] = (EXPECTED,)
-
-    def best(self, target: Target) -> Fidelity:
-        """The regression of highest R2 to the network's outputs."""
-        return max((one for one in self.fidelities if one.target == target), key=lambda one: one.r2)
+    kernel: Matrix | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,12 @@ def regressions(
     if network.initial is None:
         remarks.append("Initial parameters were not given, so their kernel and the sharp ones are absent.")
     found: list[Fidelity] = []
+    effective: Matrix | None = None
     with one_thread():
         for reduction in reductions:
             if reduction == "trace":
                 for name, kernel in _traced(network, examples, last, memory):
+                    effective = kernel if name == "effective" else effective
                     found += _judged(name, reduction, task, _Traced(kernel, task), ridges)
                 continue
             for name, design in _designs(network, examples, last, memory):
@@ -102,7 +102,22 @@ def regressions(
                     )
                     continue
                 found += _judged(name, reduction, task, _Flattened(design, task), ridges)
-    return Regressions(tuple(found), tuple(dict.fromkeys(remarks)))
+    remarks += _open_ends(found, ridges)
+    return Regressions(tuple(found), tuple(dict.fromkeys(remarks)), kernel=effective)
+
+
+def _open_ends(found: Sequence[Fidelity], ridges: Sequence[float]) -> Iterator[str]:
+    """Which regressions took the smallest or the largest ridge of several, where the best may lie beyond."""
+    if len(set(ridges)) < 2:
+        return
+    words = {"labels": "to labels", "distillation": "to the network's outputs"}
+    for ridge, size, beyond in ((min(ridges), "smallest", "smaller"), (max(ridges), "largest", "larger")):
+        own = [f"{KERNELS[one.kernel]} {words[one.target]}" for one in found if one.ridge == ridge]
+        if own:
+            yield (
+                f"The {size} ridge tried, {ridge:.0e} of the mean diagonal, was the best, so that a {beyond} one might do "
+                f"better, for: {'; '.join(dict.fromkeys(own))}."
+            )
 
 
 def _task(network: Network, examples: Examples) -> _Task:
