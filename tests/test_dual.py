@@ -249,12 +249,14 @@ def test_every_kernel_stands_beside_its_controls() -> None:
         for target in ("labels", "distillation"):
             assert {o.kernel for o in found.fidelities if (o.reduction, o.target) == (reduction, target)} == kernels
     # A distillation by the last layer alone is exact, so it takes the smallest ridge, which is told.
+    least = [one for one in found.fidelities if one.ridge == 1e-8]
+    assert {("last_layer", reduction, "distillation", "bare") for reduction in ("trace", "flattened")} <= {
+        (one.kernel, one.reduction, one.target, one.form) for one in least
+    }
+    assert max(one.ridge for one in found.fidelities) < 10
     (remark,) = found.remarks
-    assert "The smallest ridge tried, 1e-08 of the mean diagonal, was the best" in remark
-    assert "effective kernel of the last linear layer alone to the network's outputs" in remark
-    for one in found.fidelities:
-        if one.ridge > 1e-8:
-            assert one.ridge < 10
+    assert f"In {len(least)} of {len(found.fidelities)} regressions the best ridge was the smallest one tried" in remark
+    assert "1e-08 of the mean diagonal, and a smaller one might do better" in remark
     assert "says nothing about the other layers" in found.notes[0]
     alone = next(o for o in found.fidelities if (o.kernel, o.target) == ("last_layer", "distillation"))
     assert alone.r2 > 1 - 1e-6  # f = W a + b lies in its span
@@ -319,6 +321,30 @@ def test_what_a_network_lacks_is_left_out_and_said() -> None:
     whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
     with pytest.raises(ExamplesError, match="judged on held-out examples, but there is no split"):
         regressions(network, whole)
+
+
+def test_a_kernel_that_is_zero_is_left_out_and_said() -> None:
+    """Without weights after it nothing before the last layer has a feature, and of it only biases and activations."""
+    network, examples = _trained()
+    start = network.at("initial")
+    silent = {name: torch.zeros_like(value) if name == "4.weight" else value for name, value in network.trained.items()}
+    module = _net().double()
+    module.load_state_dict(silent)
+    found = regressions(Network.from_module(module, initial=dict(start)), examples, reductions=["trace", "flattened"])
+    assert {one.kernel for one in found.fidelities} == {"initial", "sharp", "mean", "effective", "last_layer"}
+    for whole in ("The", "The whole"):
+        sentence = f"{whole} effective kernel without the last linear layer is left out. A regression needs a kernel"
+        assert any(remark.startswith(sentence) for remark in found.remarks)
+
+
+@pytest.mark.parametrize("split", [np.arange(12) < 1, np.arange(12) < 11, np.ones(12, dtype=bool)])
+def test_one_example_alone_judges_nothing(split: np.ndarray) -> None:
+    network, examples = _trained(12)
+    few = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets), split=split)
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
+        regressions(network, few)
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
+        tickets(network, few, contributions(network, few))
 
 
 # Interactions
@@ -467,7 +493,7 @@ def test_tickets_need_held_out_examples_and_possible_counts() -> None:
     with pytest.raises(SettingsError, match="Between 0 and 111 features can be kept"):
         tickets(network, examples, shared, counts=[112])
     whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
-    with pytest.raises(ExamplesError, match="judged on held-out examples, but there are none"):
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
         tickets(network, whole, shared)
 
 

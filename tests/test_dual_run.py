@@ -14,7 +14,7 @@ import torch
 from test_app import Opener, fine, texts
 from torch import nn
 
-from feature_lens.analysis import Run, run_card
+from feature_lens.analysis import Run, report_html, run_card
 from feature_lens.analysis.ablation_table import without
 from feature_lens.analysis.dual_tables import (
     closing,
@@ -161,12 +161,39 @@ def test_what_is_missing_is_absent_and_said() -> None:
     whole = compute_run(_network(), _examples(split=False), SETTINGS, progress=False)
     assert whole.dual is not None
     assert whole.dual.fidelities == ()
-    assert any("no held-out examples" in remark for remark in whole.dual.remarks)
+    assert any("no two training and two held-out examples" in remark for remark in whole.dual.remarks)
     with pytest.raises(SettingsError, match="no fitted dual model"):
         support_table(whole, 0, 0)
     none = compute_run(_network(), _examples(), replace(SETTINGS, dual=False), progress=False)
     with pytest.raises(SettingsError, match="holds no dual model; extract it again with --dual"):
         fidelity_table(none)
+
+
+def test_extreme_networks_and_splits_still_make_a_run(app: Opener, tmp_path: Path) -> None:
+    """One example on a side of the split, nothing learnt, everything forgotten."""
+    same = replace(_network(), initial=dict(_network().trained))
+    zero = Network.from_module(
+        nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double(),
+        trained={name: torch.zeros_like(value) for name, value in _network().trained.items()},
+        initial=dict(_network().trained),
+    )
+    inputs, labels = np.asarray(_examples().inputs), np.arange(30) % 3
+    splits = {
+        name: Examples.from_arrays(inputs, labels, split=np.arange(30) < one) for name, one in (("a", 1), ("b", 29))
+    }
+    wanted = {
+        "one training": (_network(), splits["a"], "no two training and two held-out examples"),
+        "one held out": (_network(), splits["b"], "no two training and two held-out examples"),
+        "nothing learnt": (same, _examples(), "Training changed no output of any example"),
+        "all forgotten": (zero, _examples(), "without the last linear layer is left out"),
+    }
+    for name, (network, examples, sentence) in wanted.items():
+        path = write_run(compute_run(network, examples, SETTINGS, progress=False), tmp_path / f"{name}.h5")
+        with Run(path) as run:
+            assert sentence in " ".join(run_card(run).split()), name
+            assert sentence in " ".join(report_html(run).decode().split()), name
+        for page in ("dual", "example"):
+            fine(app(page, path))
 
 
 DAMAGED = {

@@ -124,7 +124,7 @@ def test_the_report_tells_what_the_dual_model_says() -> None:
     assert "3 with 5" not in found.text
     for pair in ("1 with 4", "2 with 5", "0 with 1"):
         assert pair in found.text
-    assert f"but for {1e-9 / np.abs(np.asarray(run.outputs)).max():.1e} of the largest change" in found.text
+    assert f"what training added, but for {1e-9 / np.abs(np.asarray(run.outputs)).max():.1e}." in found.text
     # 'effective', whole: labels, agreement, expanded, outputs.
     one = {
         (f.target, f.form): f

@@ -127,6 +127,18 @@ def closing(run: RunContents, example: int, output: int) -> Closing:
     return Closing(initial, after - initial - residual, residual, after)
 
 
+def completeness_sentence(run: RunContents) -> str:
+    """How exactly contributions add up, relative to the largest change of an output; '' where there are none."""
+    dual = dual_of(run)
+    if not dual.has_contributions:
+        return ""
+    left = np.abs(np.asarray(dual.columns["residual"])).max()
+    changed = np.abs(np.asarray(run.outputs) - np.asarray(dual.columns["initial_output"])).max()
+    if changed == 0:
+        return "Training changed no output of any example, so there is nothing to share out among features."
+    return f"Contributions of all features add up to what training added, but for {left / changed:.1e}."
+
+
 def output_table(run: RunContents, example: int) -> pd.DataFrame:
     """The outputs of one example: output, and before training ("initial") and by the dual model ("dual") where the run
     holds that."""
@@ -175,7 +187,9 @@ def support_table(run: RunContents, example: int, output: int) -> pd.DataFrame:
     """The training examples that the dual model's output of one example rests on most: position, id, contribution."""
     dual = dual_of(run)
     if "support/position" not in dual.columns:
-        raise SettingsError("This run holds no fitted dual model, because it has no held-out split; give one.")
+        raise SettingsError(
+            "This run holds no fitted dual model; its remarks say what it lacks, such as a held-out split."
+        )
     _within(run, example, output)
     positions = np.asarray(dual.columns["support/position"][example, output])
     return pd.DataFrame(

@@ -16,6 +16,7 @@ import scipy.sparse
 import torch
 from sklearn.metrics import r2_score
 
+from feature_lens.dual.regression import can_judge
 from feature_lens.dual.sharing import Contributions
 from feature_lens.dual_record import Ticket
 from feature_lens.errors import ExamplesError, SettingsError
@@ -49,8 +50,11 @@ def tickets(
     the shared ones, are kept in their order ("eigen", sum alone). Raises ExamplesError without held-out examples, SettingsError for impossible counts.
     Cost: one stream of path features, and a forward pass of all examples for every count and order.
     """
-    if examples.training is None or examples.training.all():
-        raise ExamplesError("Tickets are judged on held-out examples, but there are none; give split=... of both.")
+    if not can_judge(examples):
+        raise ExamplesError(
+            "Tickets are judged on held-out examples, but there is no split with two or more of both kinds; give "
+            "split=... with them."
+        )
     p = network.parameters.total
     wanted = _counts(p) if counts is None else sorted(set(counts))
     if not wanted or wanted[0] < 0 or wanted[-1] > p:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.dual.lottery import tickets
-from feature_lens.dual.regression import regressions
+from feature_lens.dual.regression import can_judge, regressions
 from feature_lens.dual.ridge import Spectral, fit_ridge
 from feature_lens.dual.second_order import interactions
 from feature_lens.dual.sharing import contributions
@@ -51,19 +51,18 @@ def dual_record(
     fitted: Fidelity | None = None
     lottery: tuple[Ticket, ...] = ()
     notes: tuple[str, ...] = ()
-    if examples.training is None or examples.training.all():
-        remarks.append("There are no held-out examples, so there is no regression on features to judge.")
+    if not can_judge(examples):
+        remarks.append(
+            "There are no two training and two held-out examples, so there is no regression on features to judge."
+        )
     else:
         reductions = ("trace", "flattened") if settings.flattened else ("trace",)
         found = regressions(network, examples, reductions=reductions, memory=memory)  # type: ignore[arg-type]  # literals
         fidelities, notes = found.fidelities, found.notes
         remarks += found.remarks
-        fitted = next(
-            one
-            for one in fidelities
-            if (one.kernel, one.reduction, one.target, one.form) == ("effective", "trace", "distillation", "bare")
-        )
-        if found.kernel is not None:
+        own = ("effective", "trace", "distillation", "bare")
+        fitted = next((one for one in fidelities if (one.kernel, one.reduction, one.target, one.form) == own), None)
+        if found.kernel is not None and fitted is not None:
             columns |= _model(network, examples, found.kernel, fitted, settings.keep, memory)
     directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
     try:
@@ -84,7 +83,7 @@ def dual_record(
             network, examples, directions=directions, keep=settings.keep, tolerance=settings.tolerance
         )
         remarks += shared.remarks
-        if fitted is not None:
+        if can_judge(examples):
             lottery = tickets(network, examples, shared, tolerance=settings.tolerance)
         layer, unit = shared.groups["layer"], shared.groups["unit"]
         columns |= {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import streamlit as st
 
-from feature_lens.analysis.dual_tables import dual_headline, ticket_sentences, ticket_table
+from feature_lens.analysis.dual_tables import completeness_sentence, dual_headline, ticket_sentences, ticket_table
 from feature_lens.dual_record import KERNELS
 from feature_lens_app import address, run_access, views
 from feature_lens_app.charts import show_chart
@@ -56,6 +56,9 @@ if run.dual.fidelities:
     ]
     st.html(views.table(names, rows, numbers=[3, 4, 5, 6, 7]))
     views.notes(run.dual.notes if target == "distillation" else ())
+if sentence := completeness_sentence(run):
+    views.head("What training added")
+    views.quiet(f"{sentence} The Example page shares it out, output by output.")
 if run.dual.tickets:
     views.head(
         "Lottery tickets among features",

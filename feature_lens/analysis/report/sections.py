@@ -7,7 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from feature_lens.analysis.dual_tables import dual_headline, interaction_table, ticket_sentences, ticket_table
+from feature_lens.analysis.dual_tables import (
+    completeness_sentence,
+    dual_headline,
+    interaction_table,
+    ticket_sentences,
+    ticket_table,
+)
 from feature_lens.analysis.example_features import leading_set
 from feature_lens.analysis.headline import class_figures, format_auroc, headline
 from feature_lens.analysis.interaction_graph import interaction_graph
@@ -165,8 +171,6 @@ def contributions(run: RunContents) -> Html:
     dual = run.dual
     if dual is None or not dual.has_contributions:
         return NOTHING
-    left = np.abs(np.asarray(dual.columns["residual"])).max()
-    change = np.abs(np.asarray(run.outputs) - np.asarray(dual.columns["initial_output"])).max()
     sizes = np.abs(np.asarray(dual.columns["tensor/contribution"], dtype=np.float64)).mean(axis=(0, 1))
     order = np.argsort(-sizes, kind="stable")[:8]
     names = [shorten(run.network.parameters.names[place], 20) for place in order]
@@ -176,8 +180,7 @@ def contributions(run: RunContents) -> Html:
     rows = [[run.network.parameters.label(int(weight)), number(weights[weight])] for weight in best]
     return section(
         "What training added, shared out",
-        f"Contributions of all {run.network.parameters.total:,} weights add up to what training added to every output, but "
-        f"for {left / change if change else 0.0:.1e} of the largest change. Means of their sizes over examples and outputs:",
+        f"{completeness_sentence(run)} Means of the sizes of contributions, over examples and outputs:",
         box(
             "columns two",
             box("part", words("By parameter tensor", tag="h3"), drawn),
