@@ -82,6 +82,7 @@ SHAPING = {
     "feature": ("set", "view", "feature", "rank", "groups", "show"),
     "compare": ("set_b", "feature_b", "view_b", "way", "by", "page"),
     "export": ("views", "which", "count", "ends", "format", "what"),
+    "example": ("example", "output"),
 }
 
 

@@ -185,6 +185,14 @@ def test_the_export_page_previews_every_table(app: Opener, path: Path, name: str
     assert TABLES[name].words[1:] in texts(page).replace("&#x27;", "'")
 
 
+@pytest.mark.parametrize("parameter", ["table", "of", "output", "format"])
+def test_an_unknown_part_of_a_table_is_answered_with_one_sentence(app: Opener, path: Path, parameter: str) -> None:
+    page = fine(app("export", path, **{"what": "table", "table": "supports", parameter: test_app.HOSTILE}))
+    (said,) = page.warning
+    assert "This address asks for" in said.value
+    assert len(page.dataframe) == 1
+
+
 def test_the_export_page_narrows_a_table(app: Opener, path: Path) -> None:
     given = {"what": "table", "table": "supports", "of": "one", "example": "9", "output": "2", "format": "jsonl"}
     page = fine(app("export", path, **given))
