@@ -112,6 +112,15 @@ def test_free_text_in_an_address_is_searched_for_and_nothing_else(app: Opener, r
     assert HOSTILE[:20] not in texts(test)
 
 
+def test_a_page_that_ends_early_still_tells_what_could_not_be_followed(app: Opener, runs: Path) -> None:
+    browse = fine(app("browse", runs / "image.h5", set="eigne", q="nothing like it"))
+    assert "No feature fits" in browse.info[0].value
+    assert "asks for the feature set 'eigne'" in browse.warning[0].value.replace("\\", "")
+    dual = fine(app("dual", runs / "image.h5", run="other"))
+    assert "holds no dual model" in texts(dual)
+    assert "asks for the run 'other'" in dual.warning[0].value.replace("\\", "")
+
+
 def test_a_list_of_features_says_what_is_none(app: Opener, runs: Path) -> None:
     test = fine(app("export", runs / "image.h5", which="list", features="0, 2-4, 17, x"))
     assert [w.value for w in test.warning] == [

@@ -28,7 +28,7 @@ run = opened.run
 views.title("Dual model", "The trained network as a linear regression on its own features.")
 if run.dual is None:
     views.quiet("This run holds no dual model. Extract it again with --dual; the demo has one.")
-    st.stop()
+    raise address.PageEnd
 
 if run.dual.fidelities:
     st.html(f'<p class="fl-lead">{safe(dual_headline(run))}</p>')
