@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | extract | kernel | info | export | app.
+"""The command line: feature-lens demo | extract | kernel | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -12,7 +12,9 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from feature_lens import reading_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
+from feature_lens.reading_commands import Overwrite, print_card
 
 app = typer.Typer(
     name="feature-lens",
@@ -29,7 +31,6 @@ _USAGE: Final[type[Exception]] = next(kind for kind in typer.BadParameter.__mro_
 _STOPPED: Final = 130  # what Typer returns on Ctrl+C
 _STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
 BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
 
@@ -105,6 +106,9 @@ def extract(
         bool,
         typer.Option("--dual", help="Also fit the dual model, and share out what training added among features."),
     ] = False,
+    flattened: Annotated[
+        bool, typer.Option("--flattened", help="With --dual: regressions on whole kernels too, side p or n c.")
+    ] = False,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
@@ -144,6 +148,7 @@ def extract(
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         factors=factors,
         dual=dual,
+        flattened=flattened,
         tile=tile,
         batch_size=batch_size,
         workers=workers,
@@ -209,51 +214,14 @@ def kernel(
     typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 
-@app.command(epilog="Example: feature-lens info digits.h5")
-def info(
-    file: Annotated[Path | None, typer.Argument(help="Run file.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the specification of the file format.")] = False,
-) -> None:
-    """Print the card of a run, or the specification of its file format."""
-    if schema:
-        from feature_lens.store import specification
-
-        typer.echo(specification(), nl=False)
-    elif file is None:
-        raise SettingsError("A run file was wanted, but none was given; name one, or ask for --schema.")
-    else:
-        _print_card(file)
-
-
-@app.command(
-    epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip",
+app.command(epilog="Example: feature-lens info digits.h5")(reading_commands.info)
+app.command(epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip")(
+    reading_commands.export
 )
-def export(
-    file: Annotated[Path, typer.Argument(help="Run file.")],
-    set_name: Annotated[str, typer.Option("--set", help="Feature set.")],
-    out: Annotated[Path | None, typer.Option(help="File to write; made from the request without it.")] = None,
-    feature: Annotated[list[int] | None, typer.Option(help="Feature number; repeatable; all without.")] = None,
-    view: Annotated[list[str] | None, typer.Option(help="View, such as score or output:3; repeatable.")] = None,
-    end: Annotated[list[str] | None, typer.Option(help="highest or lowest; repeatable; both without.")] = None,
-    count: Annotated[int, typer.Option(help="Examples per feature, view and end.")] = 16,
-    kind: Annotated[str, typer.Option("--format", help="csv, parquet, jsonl or zip.")] = "csv",
-    overwrite: Overwrite = False,
-) -> None:
-    """Write the top-activating examples of features to a file; the same bytes as the app gives."""
-    from feature_lens.analysis import ExportRequest, export_bytes, export_name, open_run
-    from feature_lens.store import check_writable, write_bytes
-
-    with open_run(file) as run:
-        request = ExportRequest(
-            set_name,
-            tuple(feature) if feature else None,
-            tuple(view) if view else None,
-            tuple(end) if end else ("highest", "lowest"),
-            count,
-        )
-        target = check_writable(out or Path(export_name(run, request, kind)), overwrite)
-        write_bytes(export_bytes(run, request, kind), target, overwrite)
-    typer.echo(f"Wrote {target}.")
+app.command(epilog="Example: feature-lens table digits.h5 contributions_by_unit --example 3 --output 8")(
+    reading_commands.table
+)
+app.command(epilog="Example: feature-lens report digits.h5 --out digits.html")(reading_commands.report)
 
 
 @app.command("app", epilog="Example: feature-lens app digits.h5 --port auto")
@@ -296,15 +264,8 @@ def _learning_rates(entries: list[str]) -> dict[str, float] | str:
     return rates
 
 
-def _print_card(path: Path) -> None:
-    from feature_lens.analysis import open_run, run_card
-
-    with open_run(path) as run:
-        typer.echo(run_card(run), nl=False)
-
-
 def _tell(path: Path) -> None:
-    _print_card(path)
+    print_card(path)
     typer.echo(f"\nWrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it with: feature-lens app {path}")
 
 

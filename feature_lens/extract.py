@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from feature_lens.cards import Provenance
 from feature_lens.dual.ablation import ablations
-from feature_lens.dual.record import dual_record
+from feature_lens.dual.record import DualSettings, dual_record
+from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME, FeatureSet
@@ -32,6 +33,7 @@ from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
 from feature_lens.networks import Network
+from feature_lens.networks.quality import metrics
 from feature_lens.registry import unknown_name
 from feature_lens.run_contents import RunContents
 from feature_lens.store import check_writable, write_run
@@ -89,7 +91,8 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. dual: also fit the dual model, and share out what training added among features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
+    regressions on whole kernels too. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -101,6 +104,7 @@ class ExtractSettings:
     rank_outputs: RankOutputs = "auto"
     factors: bool = False
     dual: bool = False
+    flattened: bool = False
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
@@ -148,14 +152,16 @@ def compute_run(
     jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
     outputs = network.outputs(examples, settings.tile or 32)
-    dual = dual_record(network, examples, memory=settings.memory << 20) if settings.dual else None
-    if dual is not None:
+    dual = None
+    if settings.dual:
+        wanted = DualSettings(flattened=settings.flattened)
+        dual = dual_record(network, examples, wanted, memory=settings.memory << 20)
         weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
         sets = {job.name: _with_effects(sets[job.name], job.design, weight) for job in jobs}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
-        network=network.card(n_outputs, _metrics(examples, outputs)),
+        network=network.card(n_outputs, metrics(examples, outputs)),
         examples=examples,
         outputs=outputs,
         sets=sets,
@@ -194,12 +200,15 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
             lines += [f"  {line}" for line in str(job.design.plan()).splitlines()]
     if settings.dual:
         training = len(examples.fitting)
+        side = min(p, training * c)
+        whole = f"  whole kernels: six eigenproblems of side {side:,}, or none above {MOST_SIDE:,}"
         lines += [
             "dual model",
             f"  regressions: kernels of {n:,} x {n:,} at three kinds, six eigenproblems of side {training:,}",
             f"  contributions and tickets: path features, {n:,} x {c:,} x {p:,} numbers, streamed twice in tiles",
             f"  interactions: 136 second derivatives of {n:,} x {c:,} outputs",
             f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
+            *([whole] if settings.flattened else []),
         ]
     return "\n".join([*lines, *left_out])
 
@@ -353,6 +362,10 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
         raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{settings.rank_outputs}'; choose one of them.")
     if settings.reduce not in get_args(Reduce):
         raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
+    if settings.flattened and not settings.dual:
+        raise SettingsError(
+            "Regressions on whole kernels are part of the dual model, which was not asked for; add --dual."
+        )
     if not settings.sets and settings.neurons == ():
         raise SettingsError("A run needs at least one feature set, but none was asked for; give a set or neurons.")
 
@@ -371,27 +384,3 @@ def _remarks(network: Network, examples: Examples) -> list[str]:
     if network.initial is None:
         remarks.append("Initial parameters were not given, so initial features cannot be shown.")
     return remarks
-
-
-def _metrics(examples: Examples, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Accuracy for class labels, R2 for real targets, per split."""
-    if examples.targets is None:
-        return {}
-    labels = examples.labels
-    splits = {"all": np.ones(len(examples), dtype=bool)}
-    if examples.training is not None:
-        splits = {"training": examples.training, "held-out": ~examples.training}
-    metrics: dict[str, float] = {}
-    for split, chosen in splits.items():
-        if not chosen.any():
-            continue
-        if labels is not None and outputs.shape[1] > 1:
-            metrics[f"accuracy ({split})"] = float((outputs[chosen].argmax(axis=1) == labels[chosen]).mean())
-        elif examples.targets.reshape(len(examples), -1).shape == outputs.shape:
-            residual = outputs[chosen] - examples.targets.reshape(outputs.shape)[chosen]
-            spread = examples.targets[chosen] - examples.targets[chosen].mean(axis=0)
-            total = float(np.square(spread).sum())
-            score = 1 - float(np.square(residual).sum()) / total if total > 0 else float("nan")
-            if np.isfinite(score):  # constant targets have no R2
-                metrics[f"R2 ({split})"] = score
-    return metrics

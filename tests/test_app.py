@@ -81,7 +81,8 @@ SHAPING = {
     "browse": ("set", "view", "sort", "dir", "keep", "page"),
     "feature": ("set", "view", "feature", "rank", "groups", "show"),
     "compare": ("set_b", "feature_b", "view_b", "way", "by", "page"),
-    "export": ("views", "which", "count", "ends", "format"),
+    "export": ("views", "which", "count", "ends", "format", "what"),
+    "example": ("example", "output"),
 }
 
 
@@ -109,6 +110,15 @@ def test_free_text_in_an_address_is_searched_for_and_nothing_else(app: Opener, r
     test = fine(app("browse", runs / "image.h5", q=HOSTILE[:90]))
     assert "No feature fits" in test.info[0].value
     assert HOSTILE[:20] not in texts(test)
+
+
+def test_a_page_that_ends_early_still_tells_what_could_not_be_followed(app: Opener, runs: Path) -> None:
+    browse = fine(app("browse", runs / "image.h5", set="eigne", q="nothing like it"))
+    assert "No feature fits" in browse.info[0].value
+    assert "asks for the feature set 'eigne'" in browse.warning[0].value.replace("\\", "")
+    dual = fine(app("dual", runs / "image.h5", run="other"))
+    assert "holds no dual model" in texts(dual)
+    assert "asks for the run 'other'" in dual.warning[0].value.replace("\\", "")
 
 
 def test_a_list_of_features_says_what_is_none(app: Opener, runs: Path) -> None:

@@ -16,7 +16,9 @@ from playwright.sync_api import Browser
 
 from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name
 from feature_lens.analysis.render import render_tile, sheet_geometry
+from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import open_run
+from feature_lens.analysis.tables import TableRequest, table_bytes, table_name
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.ranking import rank_values
 from feature_lens.run_contents import RunContents
@@ -152,6 +154,13 @@ VIEWS = {
         ("number", "Feature number", "4", "feature"),
     ],
     "export?which=list": [("text", "Feature numbers", "1, 3-4", "features")],
+    "export?set=unit": [
+        ("segments", "What", "a table", "what"),
+        ("segments", "Examples", "one", "of"),
+        ("number", "Example", "4", "example"),
+        ("select", "Output", "output 1: bee", "output"),
+        ("segments", "Format", "Parquet", "format"),
+    ],
 }
 
 
@@ -244,6 +253,15 @@ def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path
             assert waiting.value.suggested_filename == name
             assert Path(waiting.value.path()).read_bytes() == export_bytes(run, request, format)
     assert set(FORMATS) == set(EXPORTERS)
+    tab.go(f"{app}export?run=first&what=table&table=outputs&output=1&format=parquet")
+    table = TableRequest("outputs", output=1)
+    with open_run(run_path) as run, tab.page.expect_download() as waiting:
+        tab.page.get_by_role("button", name=f"Download {table_name(run, table, 'parquet')}", exact=True).click()
+        assert Path(waiting.value.path()).read_bytes() == table_bytes(run, table, "parquet")
+    tab.go(f"{app}overview?run=first")
+    with open_run(run_path) as run, tab.page.expect_download() as waiting:
+        tab.page.get_by_role("button", name=f"Download {report_name(run)}", exact=True).click()
+        assert Path(waiting.value.path()).read_bytes() == report_html(run)
     tab.fine()
 
 

@@ -15,8 +15,17 @@ import pytest
 import torch
 from torch import nn
 
-from feature_lens import cli
-from feature_lens.analysis import ExportRequest, export_bytes, open_run
+from feature_lens import cli, reading_commands
+from feature_lens.analysis import (
+    ExportRequest,
+    TableRequest,
+    export_bytes,
+    open_run,
+    report_html,
+    report_name,
+    table_bytes,
+    table_name,
+)
 from feature_lens.store import specification
 
 SOURCE = """
@@ -143,7 +152,7 @@ def test_help_answers_with_examples_and_loads_nothing_heavy(here: Path) -> None:
     code = """
 import sys
 from feature_lens import cli
-for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["app"]):
+for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["table"], ["report"], ["app"]):
     sys.argv = ["feature-lens", *command, "--help"]
     try:
         cli.main()
@@ -157,12 +166,12 @@ for command in ([], ["demo"], ["extract"], ["info"], ["export"], ["app"]):
     assert done.returncode == 0, done.stderr
     pages = done.stdout.split("=====\n")
     assert pages.pop() == ""
-    assert len(pages) == 6
-    for command, page in zip(["", "demo", "extract", "info", "export", "app"], pages, strict=True):
+    assert len(pages) == 8
+    for command, page in zip(["", "demo", "extract", "info", "export", "table", "report", "app"], pages, strict=True):
         assert f"Usage: feature-lens {command}" in page
         assert "Example: feature-lens" in page
         assert "--help" in page
-    for command in ("demo", "extract", "info", "export", "app"):
+    for command in ("demo", "extract", "info", "export", "table", "report", "app"):
         assert command in pages[0]
     for option in ("--network", "--data", "--out", "--trained", "--initial", "--set", "--layers", "--learning-rate"):
         assert option in pages[2]
@@ -361,19 +370,19 @@ def test_what_was_not_foreseen_is_a_sentence_too(invoke: Invoke, monkeypatch: py
     def surprise(path: Path) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr(cli, "_print_card", surprise)
+    monkeypatch.setattr(reading_commands, "print_card", surprise)
     assert "ZeroDivisionError: first line (not foreseen; --debug" in _sentence(invoke("info", "run.h5"))
 
     def refused(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(cli, "_print_card", refused)
+    monkeypatch.setattr(reading_commands, "print_card", refused)
     assert "The system refused" in _sentence(invoke("info", "run.h5"))
 
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_print_card", stopped)
+    monkeypatch.setattr(reading_commands, "print_card", stopped)
     assert invoke("info", "run.h5") == (130, "", "Stopped; nothing was written.\n")
 
 
@@ -472,6 +481,55 @@ def test_bad_input_to_export(changes: list[str], sentence: str, invoke: Invoke, 
     before = _contents(here)
     assert sentence in _sentence(invoke("export", str(run_file), *given, *changes))
     assert _contents(here) == before
+
+
+# table
+
+
+def test_tables_are_listed_and_written_with_the_bytes_of_the_analysis(
+    invoke: Invoke, run_file: Path, here: Path
+) -> None:
+    status, out, err = invoke("table", str(run_file))
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["outputs"]
+    given = ("table", str(run_file), "outputs", "--example", "3", "--format", "jsonl")
+    with open_run(run_file) as run:
+        request = TableRequest("outputs", 3)
+        name = table_name(run, request, "jsonl")
+        assert invoke(*given) == (0, f"Wrote {name}.\n", "")
+        assert (here / name).read_bytes() == table_bytes(run, request, "jsonl")
+    assert "exists already" in _sentence(invoke(*given))
+    assert invoke(*given, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["output"], "Did you mean 'outputs'"),
+        (["tickets"], "does not hold the table 'tickets'"),
+        (["outputs", "--example", "20"], "examples are numbered 0 to 19, but 20 was asked for"),
+        (["outputs", "--output", "-1"], "outputs are numbered 0 to 2, but -1 was asked for"),
+        (["outputs", "--format", "zip"], "No table format is called 'zip'"),
+        (["outputs", "--out", "there.h5"], "exists already"),
+    ],
+)
+def test_bad_input_to_table(changes: list[str], sentence: str, invoke: Invoke, run_file: Path, here: Path) -> None:
+    before = _contents(here)
+    assert sentence in _sentence(invoke("table", str(run_file), *changes))
+    assert _contents(here) == before
+
+
+# report
+
+
+def test_the_report_has_the_bytes_of_the_analysis(invoke: Invoke, run_file: Path, here: Path) -> None:
+    with open_run(run_file) as run:
+        name, wanted = report_name(run), report_html(run)
+    assert invoke("report", str(run_file)) == (0, f"Wrote {name}.\n", "")
+    assert (here / name).read_bytes() == wanted
+    assert "exists already" in _sentence(invoke("report", str(run_file)))
+    assert "There is no run file 'missing.h5'" in _sentence(invoke("report", "missing.h5"))
+    assert invoke("report", str(run_file), "--overwrite")[0] == 0
 
 
 # app and demo

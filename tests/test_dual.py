@@ -18,7 +18,6 @@ from feature_lens.dual import (
     Regressions,
     Spectral,
     contributions,
-    eigen_contributions,
     fit_ridge,
     interactions,
     lottery,
@@ -118,13 +117,18 @@ def test_eigen_contributions_and_their_remainder_add_up() -> None:
     network, examples = _trained(10, {"2.*": 0.3})
     p = network.parameters.total
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((p, 6)))[0].T
-    found = eigen_contributions(network, examples, directions)
+    found = contributions(network, examples, directions=directions).eigen
     np.testing.assert_allclose(found.values.sum(axis=2) + found.remainder, _change(network, examples), atol=1e-13)
     assert np.abs(found.remainder).max() > 1e-3
-    whole = eigen_contributions(network, examples, np.eye(p))
+    whole = contributions(network, examples, directions=np.eye(p)).eigen
     np.testing.assert_allclose(whole.remainder, 0, atol=1e-13)
+    # One of them by hand: the displacement and the path features, both along the direction.
+    design = EffectiveFeatures(network, examples, "path")
+    phi = np.concatenate([block for _, block in design.blocks()])
+    d = np.concatenate([value.numpy().ravel() for value in network.displacement().values()]) / design.scale
+    np.testing.assert_allclose(found.values[:, :, 2].ravel(), (directions[2] @ d) * (phi @ directions[2]), atol=1e-14)
     with pytest.raises(SettingsError, match="those of the trace reduction live in outputs x parameters"):
-        eigen_contributions(network, examples, np.zeros((2, 3, p)))
+        contributions(network, examples, directions=np.zeros((2, 3, p)))
 
 
 def test_contributions_need_initial_parameters_and_something_to_keep() -> None:
@@ -244,11 +248,18 @@ def test_every_kernel_stands_beside_its_controls() -> None:
     for reduction in ("trace", "flattened"):
         for target in ("labels", "distillation"):
             assert {o.kernel for o in found.fidelities if (o.reduction, o.target) == (reduction, target)} == kernels
-    assert found.remarks == ()
+    # A distillation by the last layer alone is exact, so it takes the smallest ridge, which is told.
+    least = [one for one in found.fidelities if one.ridge == 1e-8]
+    assert {("last_layer", reduction, "distillation", "bare") for reduction in ("trace", "flattened")} <= {
+        (one.kernel, one.reduction, one.target, one.form) for one in least
+    }
+    assert max(one.ridge for one in found.fidelities) < 10
+    (remark,) = found.remarks
+    assert f"In {len(least)} of {len(found.fidelities)} regressions the best ridge was the smallest one tried" in remark
+    assert "1e-08 of the mean diagonal, and a smaller one might do better" in remark
     assert "says nothing about the other layers" in found.notes[0]
     alone = next(o for o in found.fidelities if (o.kernel, o.target) == ("last_layer", "distillation"))
     assert alone.r2 > 1 - 1e-6  # f = W a + b lies in its span
-    assert found.best("distillation").r2 >= alone.r2
     # About theta* the correction of a distillation is zero, so there is no such row.
     expanded = {(o.kernel, o.target) for o in found.fidelities if o.form == "expanded"}
     assert ("effective", "labels") in expanded
@@ -312,6 +323,30 @@ def test_what_a_network_lacks_is_left_out_and_said() -> None:
         regressions(network, whole)
 
 
+def test_a_kernel_that_is_zero_is_left_out_and_said() -> None:
+    """Without weights after it nothing before the last layer has a feature, and of it only biases and activations."""
+    network, examples = _trained()
+    start = network.at("initial")
+    silent = {name: torch.zeros_like(value) if name == "4.weight" else value for name, value in network.trained.items()}
+    module = _net().double()
+    module.load_state_dict(silent)
+    found = regressions(Network.from_module(module, initial=dict(start)), examples, reductions=["trace", "flattened"])
+    assert {one.kernel for one in found.fidelities} == {"initial", "sharp", "mean", "effective", "last_layer"}
+    for whole in ("The", "The whole"):
+        sentence = f"{whole} effective kernel without the last linear layer is left out. A regression needs a kernel"
+        assert any(remark.startswith(sentence) for remark in found.remarks)
+
+
+@pytest.mark.parametrize("split", [np.arange(12) < 1, np.arange(12) < 11, np.ones(12, dtype=bool)])
+def test_one_example_alone_judges_nothing(split: np.ndarray) -> None:
+    network, examples = _trained(12)
+    few = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets), split=split)
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
+        regressions(network, few)
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
+        tickets(network, few, contributions(network, few))
+
+
 # Interactions
 
 
@@ -339,6 +374,8 @@ def test_interactions_are_the_change_of_a_feature_along_another() -> None:
             ends.append(EffectiveFeatures(there, examples).matmul(directions.T).reshape(6, 3, 4))
         np.testing.assert_allclose(found.values[:, :, :, other], (ends[0] - ends[1]) / (2 * step), atol=1e-6)
     np.testing.assert_allclose(found.values, found.values.transpose(0, 1, 3, 2), atol=0)
+    chosen = np.array([2, 0, 1, 1, 2, 0])
+    np.testing.assert_array_equal(found.of_outputs(chosen)[4], found.values[4, 2])
 
 
 def test_edges_stand_above_directions_turned_at_random() -> None:
@@ -431,8 +468,8 @@ def test_tickets_are_sums_of_kept_contributions_and_real_sparse_networks() -> No
 def test_tickets_of_eigen_features_keep_them_in_their_order() -> None:
     network, examples = _trained(24, {"0.*": 0.5})
     directions = np.linalg.qr(np.random.default_rng(0).standard_normal((network.parameters.total, 4)))[0].T
-    found = tickets(network, examples, contributions(network, examples), counts=[1], directions=directions)
-    shares = eigen_contributions(network, examples, directions).values
+    shared = contributions(network, examples, directions=directions)
+    found, shares = tickets(network, examples, shared, counts=[1]), shared.eigen.values
     held, outputs = ~np.asarray(examples.training), network.outputs(examples)
     around = np.square(outputs[held] - outputs[held].mean(axis=0)).sum()
     for one in (one for one in found if one.order == "eigen"):
@@ -456,7 +493,7 @@ def test_tickets_need_held_out_examples_and_possible_counts() -> None:
     with pytest.raises(SettingsError, match="Between 0 and 111 features can be kept"):
         tickets(network, examples, shared, counts=[112])
     whole = Examples.from_arrays(np.asarray(examples.inputs), np.asarray(examples.targets))
-    with pytest.raises(ExamplesError, match="judged on held-out examples, but there are none"):
+    with pytest.raises(ExamplesError, match="there is no split with two or more of both kinds"):
         tickets(network, whole, shared)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import test_app
@@ -12,28 +14,30 @@ import torch
 from test_app import Opener, fine, texts
 from torch import nn
 
-from feature_lens.analysis import Run, run_card
+from feature_lens.analysis import Run, report_html, run_card
 from feature_lens.analysis.ablation_table import without
 from feature_lens.analysis.dual_tables import (
     closing,
     contribution_table,
     dual_headline,
+    example_interactions,
     fidelity_table,
     interaction_table,
     support_table,
     ticket_sentences,
     ticket_table,
-    weight_contributions,
 )
+from feature_lens.analysis.example_features import leading_set, strongest_features, strongest_neurons
 from feature_lens.dual import interactions
 from feature_lens.dual_record import DualRecord, Ticket
 from feature_lens.errors import RunError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.extract import ExtractSettings, SetSettings, compute_run
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extraction_plan
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
+from feature_lens.store.seal import sealed
 
 app = test_app.app  # a fixture
 SETTINGS = ExtractSettings(
@@ -92,8 +96,8 @@ def test_contributions_close_on_the_output(path: Path) -> None:
             few = contribution_table(run, example, output, "unit", most=3)
             assert few["contribution"].sum() == pytest.approx(sums.contributions, abs=1e-6)
             assert list(few["name"])[-1] == "sum of the other 7"
-            weights = weight_contributions(run, example, output)
-            assert list(weights["name"]) == [run.network.parameters.label(w) for w in weights["weight"]]
+            weights = strongest_features(run, example, output, "weight")
+            assert list(weights["name"]) == [run.network.parameters.label(w) for w in weights["feature"]]
 
 
 def test_supports_add_up_to_the_prediction(path: Path) -> None:
@@ -157,12 +161,39 @@ def test_what_is_missing_is_absent_and_said() -> None:
     whole = compute_run(_network(), _examples(split=False), SETTINGS, progress=False)
     assert whole.dual is not None
     assert whole.dual.fidelities == ()
-    assert any("no held-out examples" in remark for remark in whole.dual.remarks)
+    assert any("no two training and two held-out examples" in remark for remark in whole.dual.remarks)
     with pytest.raises(SettingsError, match="no fitted dual model"):
         support_table(whole, 0, 0)
     none = compute_run(_network(), _examples(), replace(SETTINGS, dual=False), progress=False)
     with pytest.raises(SettingsError, match="holds no dual model; extract it again with --dual"):
         fidelity_table(none)
+
+
+def test_extreme_networks_and_splits_still_make_a_run(app: Opener, tmp_path: Path) -> None:
+    """One example on a side of the split, nothing learnt, everything forgotten."""
+    same = replace(_network(), initial=dict(_network().trained))
+    zero = Network.from_module(
+        nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double(),
+        trained={name: torch.zeros_like(value) for name, value in _network().trained.items()},
+        initial=dict(_network().trained),
+    )
+    inputs, labels = np.asarray(_examples().inputs), np.arange(30) % 3
+    splits = {
+        name: Examples.from_arrays(inputs, labels, split=np.arange(30) < one) for name, one in (("a", 1), ("b", 29))
+    }
+    wanted = {
+        "one training": (_network(), splits["a"], "no two training and two held-out examples"),
+        "one held out": (_network(), splits["b"], "no two training and two held-out examples"),
+        "nothing learnt": (same, _examples(), "Training changed no output of any example"),
+        "all forgotten": (zero, _examples(), "without the last linear layer is left out"),
+    }
+    for name, (network, examples, sentence) in wanted.items():
+        path = write_run(compute_run(network, examples, SETTINGS, progress=False), tmp_path / f"{name}.h5")
+        with Run(path) as run:
+            assert sentence in " ".join(run_card(run).split()), name
+            assert sentence in " ".join(report_html(run).decode().split()), name
+        for page in ("dual", "example"):
+            fine(app(page, path))
 
 
 DAMAGED = {
@@ -196,6 +227,38 @@ def test_damaged_dual_models_are_refused(name: str, contents: RunContents, tmp_p
         Run(path)
 
 
+def test_sizes_that_a_dual_model_only_claims_are_refused(path: Path, tmp_path: Path) -> None:
+    for name in ("interaction/predicted", "map", "weight"):
+        claimed = tmp_path / "claimed.h5"
+        shutil.copy(path, claimed)
+        with h5py.File(claimed, "r+") as file:
+            dual = file["dual"]
+            shape = (*dual[name].shape[:-1], 1 << 40)
+            del dual[name]
+            dual.create_dataset(name, shape, "f4", chunks=True)
+        claimed.write_bytes(sealed(claimed.read_bytes()))
+        with pytest.raises(RunError, match=f"'/dual/{name}' claims more numbers than it holds"):
+            Run(claimed)
+
+
+def test_whole_kernels_stand_beside_the_summed_ones(app: Opener, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, flattened=True)
+    path = write_run(compute_run(_network(), _examples(), settings, progress=False), tmp_path / "whole.h5")
+    with Run(path) as run:
+        table = fidelity_table(run)
+        kernels = {one: set(table[table["reduction"] == one]["kernel"]) for one in ("trace", "flattened")}
+        assert kernels["trace"] == kernels["flattened"]
+        assert len(kernels["trace"]) == 6
+        assert run.provenance.settings["flattened"] is True
+    page = texts(fine(app("dual", path)))
+    assert "<td>summed</td>" in page
+    assert "<td>each</td>" in page
+    with pytest.raises(SettingsError, match="part of the dual model, which was not asked for; add --dual"):
+        compute_run(_network(), _examples(), replace(settings, dual=False), progress=False)
+    plan = extraction_plan(_network(), _examples(), settings)
+    assert "whole kernels: six eigenproblems of side 57, or none above 4,096" in plan
+
+
 def test_the_smallest_faithful_ticket_is_chosen_on_training_examples() -> None:
     def ticket(kept: int, training: float) -> Ticket:
         return Ticket("contribution", "sum", kept, 0.5, 0.9, 0.8, training)
@@ -224,6 +287,9 @@ def test_interactions_are_kept_pair_by_pair(path: Path) -> None:
         found = interactions(_network(), _examples(), np.asarray(run.sets["eigen"].columns["direction"], dtype=float))
         kept = table.pivot(index="feature", columns="other", values="size").to_numpy()
         np.testing.assert_allclose(kept[:3, :3], found.size, rtol=1e-4, atol=1e-6)
+        own = example_interactions(run, 8).pivot(index="feature", columns="other", values="interaction").to_numpy()
+        wanted = found.values[8, int(np.asarray(run.outputs[8]).argmax())]
+        np.testing.assert_allclose(own[:3, :3], wanted, rtol=1e-4, atol=1e-6)
         assert not table[table["feature"] == table["other"]]["edge"].any()
 
 
@@ -260,11 +326,63 @@ def test_the_example_page_shows_what_the_run_holds(app: Opener, path: Path) -> N
     with Run(path) as run:
         sums = closing(run, 4, 1)
         assert f"{sums.output:+.3g}".replace("-", "−") in page
-        first = weight_contributions(run, 4, 1).iloc[0]
-        assert str(first["name"]) in page
-        assert f"feature={first['weight']}" in page
+        for kind in ("eigen", "weight"):
+            first = strongest_features(run, 4, 1, kind).iloc[0]
+            assert str(first["name"]) in page
+            assert f"set={first['set']}&amp;feature={first['feature']}" in page
         assert f"example={support_table(run, 4, 1)['position'].iloc[0]}" in page
     assert "which belongs to no feature" in page
+    assert "Interactions on this example" in page
+    assert "Strongest neurons" not in page  # the run has none
+
+
+def test_strongest_features_and_neurons_are_told_with_their_place() -> None:
+    run = _all_sets(_network(), _examples())
+    dual = run.dual
+    assert dual is not None
+    assert leading_set(run) == "eigen"
+    shares = np.asarray(dual.columns["eigen/contribution"])[7, 2]
+    found = strongest_features(run, 7, 2, "eigen", most=len(shares))
+    # The dual model knows more eigen features than the set shows; those have no page.
+    assert set(found[found["set"] == "eigen"]["feature"]) == {0, 1, 2}
+    assert (found["contribution"].abs().diff().dropna() <= 0).all()
+    np.testing.assert_array_equal(np.sort(found["contribution"]), np.sort(shares))
+    units = strongest_features(run, 7, 2, "unit")
+    for name, feature in zip(units["name"], units["feature"], strict=True):
+        assert run.sets["unit"].label(feature) == name
+    neurons = run.sets["neurons_1"].columns
+    for by, values in (("activation", neurons["values"][:, 0, 7]), ("effect", neurons["ablation/example"][:, 7])):
+        table = strongest_neurons(run, 7, by, most=4)
+        assert table[by].tolist() == pytest.approx([values[f] for f in table["feature"]])
+        assert table["feature"].tolist() == np.argsort(-np.abs(values), kind="stable")[:4].tolist()
+    with pytest.raises(SettingsError, match="numbered 0 to 29, but -1 was asked for"):
+        strongest_neurons(run, -1, "effect")
+
+
+def test_features_that_no_set_shows_have_no_link(app: Opener, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, sets=(SetSettings("eigen", layers=("0",), n_components=3),), neurons=("1",))
+    path = write_run(compute_run(_network(), _examples(), settings, progress=False), tmp_path / "few.h5")
+    with Run(path) as run:
+        assert leading_set(run) == ""
+        for kind in ("eigen", "unit", "weight"):
+            table = strongest_features(run, 3, 0, kind)
+            assert set(table["set"]) == {""}
+            assert set(table["feature"]) == {-1}
+        part = np.asarray(run.sets["eigen_0"].columns["direction"], dtype=np.float64)[1]
+        assert not part[36:].any()
+        network = _network()
+        added = np.concatenate([value.numpy().ravel() for value in network.displacement().values()])
+        less = torch.nn.utils.parameters_to_vector(network.trained.values()) - torch.as_tensor((part @ added) * part)
+        module = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+        torch.nn.utils.vector_to_parameters(less, module.parameters())
+        found = module(torch.as_tensor(np.asarray(_examples().inputs))).detach().numpy() - network.outputs(_examples())
+        held = ~np.asarray(_examples().training)
+        np.testing.assert_allclose(
+            run.sets["eigen_0"].columns["ablation/output"][1], found[held].mean(axis=0), atol=1e-6
+        )
+    page = texts(fine(app("example", path, example="3")))
+    assert "eigen 0</td>" in page
+    assert "set=neurons_1" in page
 
 
 def test_the_dual_page_puts_controls_beside_the_kernel(app: Opener, path: Path) -> None:
@@ -321,6 +439,9 @@ def test_ablations_are_runs_of_the_network_without_the_feature() -> None:
         positions = columns["highest/position"][feature, 0]
         wanted = (found - plain)[positions, plain[positions].argmax(axis=1)]
         np.testing.assert_allclose(columns["ablation/highest"][feature, 0], wanted, atol=1e-6)
+        if name != "weights":
+            every = (found - plain)[np.arange(30), plain.argmax(axis=1)]
+            np.testing.assert_allclose(columns["ablation/example"][feature], every, atol=1e-6)
 
     check("neurons_1", 4, outputs({}, silent=4))
     row = np.zeros((6, 5))

@@ -229,7 +229,10 @@ TAMPERED: list[tuple[Callable[[h5py.File], None], str]] = [
     (_attribute("0/inputs/0", "scale", [1.0, 2.0]), "damaged or foreign"),
     (_claimed("2/g", (2, 12, 3, 1 << 40)), "claims more numbers than it holds"),
     (_claimed("0/inputs/0/entry", (1 << 50,)), "claims more numbers than it holds"),
-    (lambda file: file["sets/factored"].create_dataset("values", (80, 3, 12), "f4").shape, "values and factors"),
+    (
+        lambda file: file["sets/factored"].create_dataset("values", data=np.ones((80, 3, 12), "f4")),
+        "values and factors",
+    ),
     (lambda file: file["sets/factored"].attrs.__setitem__("views", '["largest", "own", "x"]'), "does not follow"),
 ]
 

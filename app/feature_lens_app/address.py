@@ -18,6 +18,10 @@ _NOTICES: Final = "address notices"
 CARRIED: Final = ("run", "set", "feature", "view")
 
 
+class PageEnd(Exception):
+    """Raised where a page has no more to show. After `st.stop` nothing can be drawn, notices neither."""
+
+
 def begin() -> None:
     """Forget the notices of the last run, and make the browser show the address; called before a page is drawn."""
     st.session_state[_NOTICES] = []

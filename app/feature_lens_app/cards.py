@@ -11,6 +11,7 @@ import streamlit as st
 from feature_lens.analysis.headline import class_figures, format_auroc, headline
 from feature_lens.analysis.orders import default_view
 from feature_lens.analysis.render import ACCENT, format_value
+from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import Run
 from feature_lens.feature_set import Card, FeatureSet
 from feature_lens_app.charts import show_chart
@@ -157,6 +158,20 @@ def show_figures(opened: Opened) -> None:
     aurocs = [[format_auroc(figure) for figure in found[name]] for name in ("chosen_auroc", "median_selectivity")]
     rows = [list(row) for row in zip(kinds, counts, *aurocs, strict=True)]
     st.html(table(["kind", "features", "chosen per class", "median feature"], rows, numbers=[1, 2, 3]))
+
+
+def show_report(run: Run) -> None:
+    """A button for the report card."""
+    head("Report card", "The figures that matter on a few pages, as one HTML file to read, print or send.")
+    name = report_name(run)
+    st.download_button(
+        f"Download {name}".replace("_", r"\_"),
+        data=lambda: report_html(run),
+        file_name=name,
+        mime="text/html",
+        on_click="ignore",
+        key="fl-download-report",
+    )
 
 
 def show_origin(run: Run) -> None:

@@ -80,6 +80,8 @@ def _frame() -> None:
         notices = st.container()
         try:
             page.run()
+        except address.PageEnd:
+            pass
         finally:
             with notices:
                 address.show_notices()

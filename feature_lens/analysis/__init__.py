@@ -6,8 +6,11 @@ measures   how well features tell classes apart
 compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
+tables     all other figures of a run, such as those of the dual model, as tables in the same formats
+report     the report card: one HTML file for the screen and for paper
 """
 
+from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
 from feature_lens.analysis.card import run_card
 from feature_lens.analysis.compare import (
     Matching,
@@ -50,13 +53,16 @@ from feature_lens.analysis.render import (
     sheet_geometry,
     thumbnail_png,
 )
+from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
+from feature_lens.analysis.tables import TABLES, TableRequest, held_tables, table_bytes, table_name, table_rows
 
 __all__ = [
     "ACCENT",
     "CLASS_COLOURS",
     "EXPORTERS",
     "RENDERERS",
+    "TABLES",
     "ExportRequest",
     "FeatureView",
     "Matching",
@@ -64,6 +70,7 @@ __all__ = [
     "Run",
     "Selectivity",
     "SheetGeometry",
+    "TableRequest",
     "alt_text",
     "at_rank",
     "best_matches",
@@ -82,6 +89,7 @@ __all__ = [
     "find_runs",
     "format_value",
     "headline",
+    "held_tables",
     "histogram",
     "jaccard_matrix",
     "labelled_sheet",
@@ -90,6 +98,8 @@ __all__ = [
     "quantile_rows",
     "range_row",
     "rank_window",
+    "report_html",
+    "report_name",
     "rows",
     "run_card",
     "selectivity",
@@ -97,6 +107,9 @@ __all__ = [
     "sheet_geometry",
     "similar_features",
     "spearman_matrix",
+    "table_bytes",
+    "table_name",
+    "table_rows",
     "thumbnail_png",
     "top_purity",
     "verdict",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-import numpy as np
-
-from feature_lens.analysis.dual_tables import dual_headline, ticket_sentences
+from feature_lens.analysis.dual_tables import completeness_sentence, dual_headline, ticket_sentences
 from feature_lens.analysis.headline import headline
 from feature_lens.run_contents import RunContents
 
@@ -49,10 +47,7 @@ def _dual(run: RunContents) -> list[str]:
     if run.dual is None:
         return []
     said = [dual_headline(run)] if run.dual.fidelities else []
-    if run.dual.has_contributions:
-        left, added = np.abs(np.asarray(run.dual.columns["residual"])), np.asarray(run.outputs)
-        changed = np.abs(added - np.asarray(run.dual.columns["initial_output"])).max()
-        said.append(f"Contributions of all features add up to what training added, but for {left.max() / changed:.1e}.")
+    said += [sentence] if (sentence := completeness_sentence(run)) else []
     said += ticket_sentences(run) if run.dual.tickets else []
     lines: list[str] = []
     for sentence in [*said, *run.dual.remarks]:

@@ -106,13 +106,37 @@ def interaction_table(run: RunContents) -> pd.DataFrame:
     return pd.DataFrame({"feature": feature, "other": other, "mean": mean.ravel(), "size": size.ravel(), "edge": edge})
 
 
+def example_interactions(run: RunContents, example: int) -> pd.DataFrame:
+    """Interactions in one example's largest output, one row per pair of leading eigen features, each way: feature,
+    other, interaction. Empty where the run holds none."""
+    dual = dual_of(run)
+    _within(run, example, 0)
+    if "interaction/predicted" not in dual.columns:
+        return pd.DataFrame(columns=["feature", "other", "interaction"])
+    values = np.asarray(dual.columns["interaction/predicted"][example], dtype=np.float64)
+    feature, other = (grid.ravel() for grid in np.indices(values.shape))
+    return pd.DataFrame({"feature": feature, "other": other, "interaction": values.ravel()})
+
+
 def closing(run: RunContents, example: int, output: int) -> Closing:
     """How the contributions to one output of one example close. Raises SettingsError where there are none."""
-    columns = _shared(run, example, output).columns
+    columns = shared_of(run, example, output).columns
     initial = float(columns["initial_output"][example, output])
     residual = float(columns["residual"][example, output])
     after = float(run.outputs[example, output])
     return Closing(initial, after - initial - residual, residual, after)
+
+
+def completeness_sentence(run: RunContents) -> str:
+    """How exactly contributions add up, relative to the largest change of an output; '' where there are none."""
+    dual = dual_of(run)
+    if not dual.has_contributions:
+        return ""
+    left = np.abs(np.asarray(dual.columns["residual"])).max()
+    changed = np.abs(np.asarray(run.outputs) - np.asarray(dual.columns["initial_output"])).max()
+    if changed == 0:
+        return "Training changed no output of any example, so there is nothing to share out among features."
+    return f"Contributions of all features add up to what training added, but for {left / changed:.1e}."
 
 
 def output_table(run: RunContents, example: int) -> pd.DataFrame:
@@ -132,7 +156,7 @@ def contribution_table(
     """Contributions of layers, tensors or units to one output of one example, of largest magnitude first: name,
     contribution, and `start` and `end` of its step from the initial output on. They add up to `closing`'s. Of more
     than `most` groups the smallest are summed in a last row, which says how many they are."""
-    dual = _shared(run, example, output)
+    dual = shared_of(run, example, output)
     if by not in get_args(By):
         raise unknown_name("grouping of contributions", by, list(get_args(By)))
     values = np.asarray(dual.columns[f"{by}/contribution"][example, output], dtype=np.float64)
@@ -159,25 +183,13 @@ def contribution_table(
     return pd.concat([table.iloc[: most - 1], pd.DataFrame([summed])], ignore_index=True)
 
 
-def weight_contributions(run: RunContents, example: int, output: int) -> pd.DataFrame:
-    """The weights of largest contribution to one output of one example: weight, name, contribution."""
-    dual = _shared(run, example, output)
-    weights = np.asarray(dual.columns["strongest/weight"][example, output])
-    table = run.network.parameters
-    return pd.DataFrame(
-        {
-            "weight": weights,
-            "name": [table.label(int(weight)) for weight in weights],
-            "contribution": np.asarray(dual.columns["strongest/contribution"][example, output], dtype=np.float64),
-        }
-    )
-
-
 def support_table(run: RunContents, example: int, output: int) -> pd.DataFrame:
     """The training examples that the dual model's output of one example rests on most: position, id, contribution."""
     dual = dual_of(run)
     if "support/position" not in dual.columns:
-        raise SettingsError("This run holds no fitted dual model, because it has no held-out split; give one.")
+        raise SettingsError(
+            "This run holds no fitted dual model; its remarks say what it lacks, such as a held-out split."
+        )
     _within(run, example, output)
     positions = np.asarray(dual.columns["support/position"][example, output])
     return pd.DataFrame(
@@ -189,7 +201,9 @@ def support_table(run: RunContents, example: int, output: int) -> pd.DataFrame:
     )
 
 
-def _shared(run: RunContents, example: int, output: int) -> DualRecord:
+def shared_of(run: RunContents, example: int, output: int) -> DualRecord:
+    """The dual model of a run that shares out what training added; raises SettingsError where it does not, or where
+    there is no such example or output."""
     dual = dual_of(run)
     if not dual.has_contributions:
         raise SettingsError(

@@ -1,8 +1,7 @@
 """Top-activating examples as files that other programs read: CSV, Parquet, JSON Lines, a ZIP of pictures.
 
 All formats hold the same rows. The bytes depend on the run and the request alone, so the app and the command line
-give the same file. Texts are written as they are: a spreadsheet that takes a label beginning with '=', '+', '-' or
-'@' for a formula must be told to import the column as text.
+give the same file.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import pandas as pd
 
 from feature_lens.analysis.example_table import example_table
 from feature_lens.analysis.feature_table import feature_labels
+from feature_lens.analysis.formats import FORMATS, Format, json_lines, records
 from feature_lens.analysis.orders import default_view, end_of
 from feature_lens.analysis.render import thumbnail_png
 from feature_lens.analysis.tiles import natural_size
@@ -162,37 +162,8 @@ def _ends(
     return positions, values
 
 
-def _records(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows as plain values, missing ones as None, values as the shortest decimal that gives the float32 back."""
-    columns: dict[str, list[Any]] = {}
-    for name in table.columns:
-        column = table[name]
-        if name == "value":
-            columns[name] = [float(text) for text in column.to_numpy(dtype=np.float32).astype(str)]
-        else:
-            columns[name] = column.astype(object).where(column.notna(), None).tolist()
-    for record in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, record, strict=True))
-
-
-def _json_lines(records: Iterator[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode("utf-8")
-
-
-def _csv(run: RunContents, request: ExportRequest) -> bytes:
-    table = rows(run, request)
-    table["value"] = table["value"].to_numpy(dtype=np.float32).astype(str)
-    return table.to_csv(index=False, lineterminator="\n").encode("utf-8")
-
-
-def _jsonl(run: RunContents, request: ExportRequest) -> bytes:
-    return _json_lines(_records(rows(run, request)))
-
-
-def _parquet(run: RunContents, request: ExportRequest) -> bytes:
-    buffer = io.BytesIO()
-    rows(run, request).to_parquet(buffer, engine="pyarrow", index=False)
-    return buffer.getvalue()
+def _in_format(format: Format) -> Exporter:
+    return Exporter(format.extension, format.media_type, lambda run, request: format.write(rows(run, request)))
 
 
 def _zip(run: RunContents, request: ExportRequest) -> bytes:
@@ -210,8 +181,8 @@ def _zip(run: RunContents, request: ExportRequest) -> bytes:
         }
         _put(archive, "manifest.json", (json.dumps(about, ensure_ascii=False, indent=1) + "\n").encode("utf-8"))
         images = [f"images/{names[int(position)]}" for position in positions]
-        lines = ({**record, "image": image} for record, image in zip(_records(table), images, strict=True))
-        _put(archive, "manifest.jsonl", _json_lines(lines))
+        lines = ({**record, "image": image} for record, image in zip(records(table), images, strict=True))
+        _put(archive, "manifest.jsonl", json_lines(lines))
         size = natural_size(run.examples)
         for position, name in names.items():
             _put(archive, f"images/{name}", thumbnail_png(run.examples, position, size))
@@ -248,9 +219,8 @@ def safe_name(text: str) -> str:
     return f"_{name}" if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|-.*", name) else name
 
 
-EXPORTERS.register("csv")(Exporter("csv", "text/csv", _csv))
-EXPORTERS.register("parquet")(Exporter("parquet", "application/vnd.apache.parquet", _parquet))
-EXPORTERS.register("jsonl")(Exporter("jsonl", "application/jsonl", _jsonl))
+for _name, _format in FORMATS.items():
+    EXPORTERS.register(_name)(_in_format(_format))
 EXPORTERS.register("zip")(Exporter("zip", "application/zip", _zip))
 
 

@@ -9,7 +9,6 @@ from feature_lens.dual.sharing import (
     EigenContributions,
     Grouped,
     contributions,
-    eigen_contributions,
 )
 from feature_lens.dual_record import Fidelity, Ticket
 
@@ -24,7 +23,6 @@ __all__ = [
     "Spectral",
     "Ticket",
     "contributions",
-    "eigen_contributions",
     "fit_ridge",
     "interactions",
     "regressions",

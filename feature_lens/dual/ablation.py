@@ -36,7 +36,7 @@ def ablations(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | No
 
     loss (k): change of the mean of 1/2 sum (f - y)^2, and accuracy (k), on held-out examples (all without a split);
     output (k, c): mean change of each output there; highest and lowest (k, v, m): change of the predicted output on
-    the kept examples. NaN where there is nothing to compare with, and for weights beyond the 256 of largest
+    the kept examples, and example (k, n) on all of them, but for weights. NaN where there is nothing to compare with, and for weights beyond the 256 of largest
     contribution `weight` (p,). Cost: one forward pass of all examples for every feature.
     """
     runs = _runs(design, feature_set, weight)
@@ -53,12 +53,16 @@ def ablations(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | No
     ends = {end: np.asarray(feature_set.columns[f"{end}/position"]) for end in ("highest", "lowest")}
     for end, positions in ends.items():
         made[f"ablation/{end}"] = np.full(positions.shape, np.nan, dtype=np.float32)
+    if not feature_set.is_canonical:
+        made["ablation/example"] = np.full((k, len(examples)), np.nan, dtype=np.float32)
     for feature, outputs in runs:
         change = outputs - judge.outputs
         made["ablation/loss"][feature] = judge.loss(outputs) - judge.loss(judge.outputs)
         made["ablation/accuracy"][feature] = judge.accuracy(outputs) - judge.accuracy(judge.outputs)
         made["ablation/output"][feature] = change[judge.held].mean(axis=0)
         predicted = change[np.arange(len(change)), judge.predicted]
+        if "ablation/example" in made:
+            made["ablation/example"][feature] = predicted
         for end, positions in ends.items():
             own = positions[feature]
             made[f"ablation/{end}"][feature] = np.where(own >= 0, predicted[own], np.nan)
@@ -108,14 +112,15 @@ def _runs(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None) 
         return _without(design, ((int(one), _single(added, int(one))) for one in chosen))
     if feature_set.card.basis == "unit":
         owner = units_of(design)[0]
-        parts = ((unit, np.where(owner == unit, added[inside], 0.0)) for unit in range(len(feature_set)))
-        return _without(design, ((unit, _spread(part, inside)) for unit, part in parts))
+        parts = (np.where(owner == unit, added[inside], 0.0) for unit in range(len(feature_set)))
+        return _without(design, enumerate(_spread(part, inside) for part in parts))
     direction = feature_set.columns.get("direction")
     if direction is not None and len(direction.shape) == 2:
-        vectors = np.asarray(direction, dtype=np.float64)
-        sizes = vectors @ (added[inside] / design.scale)
-        parts = ((feature, sizes[feature] * vectors[feature] * design.scale) for feature in range(len(vectors)))
-        return _without(design, ((feature, _spread(part, inside)) for feature, part in parts))
+        table = design.network.parameters
+        scale = np.sqrt(np.repeat(table.learning_rates, table.sizes))
+        vectors = np.asarray(direction, dtype=np.float64)  # over all of theta, whatever tensors were chosen
+        sizes = vectors @ (added / scale)
+        return _without(design, ((k, sizes[k] * vectors[k] * scale) for k in range(len(vectors))))
     return None
 
 

@@ -16,6 +16,7 @@ import scipy.sparse
 import torch
 from sklearn.metrics import r2_score
 
+from feature_lens.dual.regression import can_judge
 from feature_lens.dual.sharing import Contributions
 from feature_lens.dual_record import Ticket
 from feature_lens.errors import ExamplesError, SettingsError
@@ -38,7 +39,6 @@ def tickets(
     shared: Contributions,
     *,
     counts: Sequence[int] | None = None,
-    directions: Matrix | None = None,
     seed: int = 0,
     tolerance: float = 1e-8,
 ) -> tuple[Ticket, ...]:
@@ -46,12 +46,15 @@ def tickets(
 
     Orders of the weights: by mean |contribution| over training examples, the same with equal shares of every layer, at
     random, and smallest first, which is what dropping the largest leaves. For each the sum of contributions
-    ("sum") and the real network at theta0 + mask * d ("network"). directions (k, p): eigen features, kept in their
-    order ("eigen", sum alone). Raises ExamplesError without held-out examples, SettingsError for impossible counts.
+    ("sum") and the real network at theta0 + mask * d ("network"). Eigen features, where their contributions are among
+    the shared ones, are kept in their order ("eigen", sum alone). Raises ExamplesError without held-out examples, SettingsError for impossible counts.
     Cost: one stream of path features, and a forward pass of all examples for every count and order.
     """
-    if examples.training is None or examples.training.all():
-        raise ExamplesError("Tickets are judged on held-out examples, but there are none; give split=... of both.")
+    if not can_judge(examples):
+        raise ExamplesError(
+            "Tickets are judged on held-out examples, but there is no split with two or more of both kinds; give "
+            "split=... with them."
+        )
     p = network.parameters.total
     wanted = _counts(p) if counts is None else sorted(set(counts))
     if not wanted or wanted[0] < 0 or wanted[-1] > p:
@@ -63,18 +66,17 @@ def tickets(
     design = EffectiveFeatures(network, examples, "path", tolerance=tolerance)
     added = np.concatenate([value.double().numpy().ravel() for value in network.displacement().values()])
     found: list[Ticket] = []
-    turned = np.empty((0, p)) if directions is None else directions
-    sums, along = _sums(design, added, list(kept.values()), turned)
+    sums = _sums(design, added, list(kept.values()))
     for (name, masks), of_order in zip(kept.items(), sums, strict=True):
         for place, count in enumerate(wanted):
             found.append(judge(name, "sum", count, start + of_order[:, :, place]))
             mask = np.asarray(masks[:, : place + 1].sum(axis=1)).ravel() > 0
             found.append(judge(name, "network", count, _sparse(network, examples, mask)))
-    if directions is not None:
-        steps = np.cumsum(along * (directions @ (added / design.scale)), axis=2)
+    if shared.eigen.values.shape[2]:
+        steps = np.cumsum(shared.eigen.values, axis=2)
         found += [
             judge("eigen", "sum", count, start + (steps[:, :, count - 1] if count else 0.0))
-            for count in _counts(len(directions))
+            for count in _counts(steps.shape[2])
         ]
     return tuple(found)
 
@@ -115,22 +117,17 @@ def _kept(order: Order, counts: Sequence[int]) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(entries, shape=(len(order), len(counts)))
 
 
-def _sums(
-    design: EffectiveFeatures, added: Matrix, kept: Sequence[scipy.sparse.csr_array], directions: Matrix
-) -> tuple[list[Matrix], Matrix]:
-    """Sums of contributions (n, c, counts) for every order, and path features along directions (n, c, k), in one
-    stream."""
+def _sums(design: EffectiveFeatures, added: Matrix, kept: Sequence[scipy.sparse.csr_array]) -> list[Matrix]:
+    """Sums of contributions (n, c, counts) for every order, in one stream."""
     n, c = len(design.examples), design.n_outputs
     made = [np.empty((n, c, masks.shape[1])) for masks in kept]
-    along = np.empty((n, c, len(directions)))
     scaled = added / design.scale
     with one_thread():
         for rows, block in design.blocks():
             shares, at = block * scaled, slice(rows.start // c, rows.stop // c)
             for sums, masks in zip(made, kept, strict=True):
                 sums[at] = np.cumsum(shares @ masks, axis=1).reshape(-1, c, masks.shape[1])
-            along[at] = (block @ directions.T).reshape(along[at].shape)
-    return made, along
+    return made
 
 
 def _sparse(network: Network, examples: Examples, mask: npt.NDArray[np.bool_]) -> Matrix:

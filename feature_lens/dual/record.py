@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.dual.lottery import tickets
-from feature_lens.dual.regression import regressions
+from feature_lens.dual.regression import can_judge, regressions
 from feature_lens.dual.ridge import Spectral, fit_ridge
 from feature_lens.dual.second_order import interactions
 from feature_lens.dual.sharing import contributions
@@ -43,43 +43,48 @@ def dual_record(
     network: Network, examples: Examples, settings: DualSettings = DualSettings(), memory: int = MEMORY
 ) -> DualRecord:
     """All that can be said of a network: regressions where there are held-out examples, contributions where the
-    initial parameters are known. Cost: that of `regressions` and `contributions`, and a kernel of all examples."""
+    initial parameters are known. Cost: that of `regressions`, `contributions` and `tickets`, and
+    of an eigen basis."""
     columns: dict[str, Any] = {}
     remarks: list[str] = []
     fidelities: tuple[Fidelity, ...] = ()
     fitted: Fidelity | None = None
     lottery: tuple[Ticket, ...] = ()
     notes: tuple[str, ...] = ()
-    if examples.training is None or examples.training.all():
-        remarks.append("There are no held-out examples, so there is no regression on features to judge.")
+    if not can_judge(examples):
+        remarks.append(
+            "There are no two training and two held-out examples, so there is no regression on features to judge."
+        )
     else:
         reductions = ("trace", "flattened") if settings.flattened else ("trace",)
         found = regressions(network, examples, reductions=reductions, memory=memory)  # type: ignore[arg-type]  # literals
         fidelities, notes = found.fidelities, found.notes
         remarks += found.remarks
-        fitted = next(
-            one
-            for one in fidelities
-            if (one.kernel, one.reduction, one.target, one.form) == ("effective", "trace", "distillation", "bare")
-        )
-        columns |= _model(network, examples, fitted, settings.keep, memory)
+        own = ("effective", "trace", "distillation", "bare")
+        fitted = next((one for one in fidelities if (one.kernel, one.reduction, one.target, one.form) == own), None)
+        if found.kernel is not None and fitted is not None:
+            columns |= _model(network, examples, found.kernel, fitted, settings.keep, memory)
     directions = Eigen(settings.directions).fit(EffectiveFeatures(network, examples, memory=memory)).directions_
     try:
+        chosen = network.outputs(examples).argmax(axis=1)
         found_pairs = interactions(network, examples, directions[: settings.interacting])
         columns |= {
             "interaction/mean": found_pairs.mean,
             "interaction/size": found_pairs.size,
             "interaction/threshold": np.array([found_pairs.threshold()]),
+            "interaction/predicted": found_pairs.of_outputs(chosen).astype(np.float32),
         }
     except NetworkError as error:
         remarks.append(str(error))
     if network.initial is None:
         remarks.append("Initial parameters were not given, so what training added cannot be shared out among features.")
     else:
-        shared = contributions(network, examples, keep=settings.keep, tolerance=settings.tolerance)
+        shared = contributions(
+            network, examples, directions=directions, keep=settings.keep, tolerance=settings.tolerance
+        )
         remarks += shared.remarks
-        if fitted is not None:
-            lottery = tickets(network, examples, shared, directions=directions, tolerance=settings.tolerance)
+        if can_judge(examples):
+            lottery = tickets(network, examples, shared, tolerance=settings.tolerance)
         layer, unit = shared.groups["layer"], shared.groups["unit"]
         columns |= {
             "initial_output": network.outputs(examples, at="initial"),
@@ -89,6 +94,7 @@ def dual_record(
             "layer/contribution": layer.values,
             "unit/name": np.array(unit.names),
             "unit/contribution": unit.values.astype(np.float32),
+            "eigen/contribution": shared.eigen.values.astype(np.float32),
             "weight": shared.weights,
             "strongest/weight": shared.strongest,
             "strongest/contribution": shared.strength.astype(np.float32),
@@ -96,13 +102,15 @@ def dual_record(
     return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), lottery, columns)
 
 
-def _model(network: Network, examples: Examples, fitted: Fidelity, keep: int, memory: int) -> dict[str, Any]:
+def _model(
+    network: Network, examples: Examples, whole: Matrix, fitted: Fidelity, keep: int, memory: int
+) -> dict[str, Any]:
     """The distillation by the effective kernel, summed over outputs: predictions, coefficients, supports, and the map
     from effective features to outputs where that is not too large."""
     design = EffectiveFeatures(network, examples, outputs="trace", memory=memory)
     train = examples.fitting
     with one_thread():
-        kernel = np.asarray(design.gram(), dtype=np.float64)[:, train]
+        kernel = whole[:, train]
         outputs = network.outputs(examples)
         fit = fit_ridge(Spectral.of_kernel(kernel[train]), outputs[train], ridges=[fitted.ridge])
         alpha = fit.coefficients

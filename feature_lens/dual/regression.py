@@ -9,7 +9,7 @@ Roberts, Yaida and Hanin, arXiv:2106.10165, ch. infinity.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from sklearn.metrics import r2_score
 from feature_lens.dual.beside import Beside
 from feature_lens.dual.ridge import RIDGES, Ridge, Spectral, fit_ridge
 from feature_lens.dual_record import KERNELS, Fidelity
-from feature_lens.errors import ExamplesError
+from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import MEMORY, DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
@@ -40,15 +40,13 @@ EXPECTED: Final = (
 
 @dataclass(frozen=True)
 class Regressions:
-    """All regressions of a network, with remarks on what was left out; `notes` stand beside any display of them."""
+    """All regressions of a network, with remarks on what was left out; `notes` stand beside any display of them.
+    `kernel` (n, n) is that of the effective features, summed over outputs; None where it was not asked for."""
 
     fidelities: tuple[Fidelity, ...]
     remarks: tuple[str, ...]
     notes: tuple[str, ...] = (EXPECTED,)
-
-    def best(self, target: Target) -> Fidelity:
-        """The regression of highest R2 to the network's outputs."""
-        return max((one for one in self.fidelities if one.target == target), key=lambda one: one.r2)
+    kernel: Matrix | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,15 @@ class _Task:
     held: npt.NDArray[np.int64]
 
 
+def can_judge(examples: Examples) -> bool:
+    """Whether there are two or more training and held-out examples: R2 of one alone is not defined."""
+    training = examples.training
+    if training is None:
+        return False
+    count = int(np.count_nonzero(training))
+    return min(count, len(examples) - count) > 1
+
+
 def regressions(
     network: Network,
     examples: Examples,
@@ -75,12 +82,13 @@ def regressions(
     """Fit every kernel that there is to labels and to the network's outputs.
 
     `trace` takes kernels summed over outputs (n, n), `flattened` whole ones, on the smaller of their sides n c and p,
-    and only where that is at most `most_side`. Raises ExamplesError without a split, SettingsError for a kernel that
-    is zero. Cost: kernels of all examples and eigenproblems of the training ones: n^3, or p^3 + n c p^2.
+    and only where that is at most `most_side`. A kernel that is zero is left out with a remark. Raises ExamplesError
+    without a split into two or more examples of both kinds, SettingsError for ridges that are not positive. Cost: kernels of all examples and eigenproblems of the training ones: n^3, or p^3 + n c p^2.
     """
-    if examples.training is None or examples.training.all():
+    if not can_judge(examples):
         raise ExamplesError(
-            "Regressions are judged on held-out examples, but there is no split with some; give split=... of both."
+            "Regressions are judged on held-out examples, but there is no split with two or more of both kinds; give "
+            "split=... with them."
         )
     task = _task(network, examples)
     last = last_linear(network, examples)
@@ -88,11 +96,18 @@ def regressions(
     if network.initial is None:
         remarks.append("Initial parameters were not given, so their kernel and the sharp ones are absent.")
     found: list[Fidelity] = []
+    effective: Matrix | None = None
     with one_thread():
         for reduction in reductions:
             if reduction == "trace":
                 for name, kernel in _traced(network, examples, last, memory):
-                    found += _judged(name, reduction, task, _Traced(kernel, task), ridges)
+                    effective = kernel if name == "effective" else effective
+                    try:
+                        problem: _Traced | _Flattened = _Traced(kernel, task)
+                    except SettingsError as why:
+                        remarks.append(f"The {KERNELS[name]} is left out. {why}")
+                        continue
+                    found += _judged(name, reduction, task, problem, ridges)
                 continue
             for name, design in _designs(network, examples, last, memory):
                 side = min(design.shape[1], len(task.train) * design.rows_per_example)
@@ -101,8 +116,27 @@ def regressions(
                         f"The whole {KERNELS[name]} is left out: its smaller side is {side:,}, above {most_side:,}."
                     )
                     continue
-                found += _judged(name, reduction, task, _Flattened(design, task), ridges)
-    return Regressions(tuple(found), tuple(dict.fromkeys(remarks)))
+                try:
+                    problem = _Flattened(design, task)
+                except SettingsError as why:
+                    remarks.append(f"The whole {KERNELS[name]} is left out. {why}")
+                    continue
+                found += _judged(name, reduction, task, problem, ridges)
+    remarks += _open_ends(found, ridges)
+    return Regressions(tuple(found), tuple(dict.fromkeys(remarks)), kernel=effective)
+
+
+def _open_ends(found: Sequence[Fidelity], ridges: Sequence[float]) -> Iterator[str]:
+    """Whether some regressions took the smallest or the largest of several ridges, where the best may lie beyond."""
+    if len(set(ridges)) < 2:
+        return
+    for ridge, size, beyond in ((min(ridges), "smallest", "smaller"), (max(ridges), "largest", "larger")):
+        count = sum(one.ridge == ridge for one in found)
+        if count:
+            yield (
+                f"In {count} of {len(found)} regressions the best ridge was the {size} one tried, {ridge:g} of the mean "
+                f"diagonal, and a {beyond} one might do better; the table of regressions shows which."
+            )
 
 
 def _task(network: Network, examples: Examples) -> _Task:

@@ -46,6 +46,10 @@ class Interactions:
         """(k, k) root of the mean square over examples and outputs."""
         return np.asarray(np.sqrt(np.square(self.values).mean(axis=(0, 1))))
 
+    def of_outputs(self, outputs: npt.NDArray[np.int64]) -> Matrix:
+        """(n, k, k): of one output of every example, their numbers (n,)."""
+        return self.values[np.arange(len(self.values)), outputs]
+
     def threshold(self, seed: int = 0) -> float:
         """What the size of a pair must stand above to be an edge: 99 % of the pairs of as many directions turned at
         random within the same span do not. Cost: n c k^4."""

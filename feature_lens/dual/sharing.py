@@ -34,10 +34,19 @@ class Grouped:
 
 
 @dataclass(frozen=True)
+class EigenContributions:
+    """Contributions (n, c, k) of eigen features, (v . d) (v . phiP(x)), and what they leave of the sum of all
+    contributions (n, c): the displacement need not lie in the span of their directions."""
+
+    values: Matrix
+    remainder: Matrix
+
+
+@dataclass(frozen=True)
 class Contributions:
     """What training added to every output of every example, (n, c), and who contributed it.
 
-    `groups`: by "tensor", "layer" and "unit" (with its bias). `weights` (p,): mean |contribution| of each weight over
+    `groups`: by "tensor", "layer" and "unit" (with its bias). `eigen`: along the directions that were given. `weights` (p,): mean |contribution| of each weight over
     training examples and outputs. `strongest` (n, c, m): for every output the weights of largest contribution, and
     `strength` (n, c, m) what they contribute. `residual` (n, c) is what the sum of all contributions leaves of
     `change`; it belongs to no feature.
@@ -46,6 +55,7 @@ class Contributions:
     change: Matrix
     residual: Matrix
     groups: Mapping[str, Grouped]
+    eigen: EigenContributions
     weights: Matrix
     strongest: npt.NDArray[np.int32]
     strength: Matrix
@@ -70,20 +80,30 @@ def contributions(
     network: Network,
     examples: Examples,
     *,
+    directions: Matrix | None = None,
     keep: int = 16,
     tile: int | None = None,
     tolerance: float = 1e-8,
 ) -> Contributions:
     """Contributions of all weights to all outputs of all examples, in one stream of path features.
 
-    Raises NetworkError where the initial parameters are not known, SettingsError for a `keep` below 1.
-    Cost: that of the path features, and a few passes over n c p numbers, a tile at a time.
+    directions (k, p): unit vectors v of eigen features, orthogonal to each other, which are given their contributions
+    too. Raises NetworkError where the initial parameters are not known, SettingsError for a `keep` below 1 and for
+    directions of the trace reduction, which live in c x p and have no contributions. Cost: that of the path features,
+    and a few passes over n c p numbers, a tile at a time; n c p k for directions.
     """
     if keep < 1:
         raise SettingsError(f"At least one weight per output must be kept, not {keep}.")
     design = EffectiveFeatures(network, examples, "path", tile=tile, tolerance=tolerance)
     n, c, p = len(examples), design.n_outputs, design.n_columns
+    if directions is not None and (directions.ndim != 2 or directions.shape[1] != p):
+        raise SettingsError(
+            f"Contributions need directions over the {p:,} parameters, (k, {p:,}), but {directions.shape} came; "
+            "those of the trace reduction live in outputs x parameters, so choose flattened or a single output."
+        )
     added = _displacement(network) / design.scale
+    turned = np.empty((0, p)) if directions is None else directions
+    along, lengths = np.empty((n, c, len(turned))), turned @ added
     groupings = _groupings(design)
     keep = min(keep, p)
     sums = {name: np.empty((n, c, sums.shape[1])) for name, (_, sums) in groupings.items()}
@@ -96,6 +116,7 @@ def contributions(
             at = slice(rows.start // c, rows.stop // c)
             shares = (block * added).reshape(-1, c, p)
             total[at] = shares.sum(axis=2)
+            along[at] = (block @ turned.T).reshape(along[at].shape) * lengths
             sizes = np.abs(shares)
             weights += sizes[training[at]].sum(axis=(0, 1))
             places = np.argpartition(-sizes, keep - 1, axis=2)[:, :, :keep]
@@ -109,42 +130,13 @@ def contributions(
         change=change,
         residual=change - total,
         groups={name: Grouped(names, sums[name]) for name, (names, _) in groupings.items()},
+        eigen=EigenContributions(along, total - along.sum(axis=2)),
         weights=weights / (np.count_nonzero(training) * c),
         strongest=strongest,
         strength=strength,
         parameters=network.parameters,
         remarks=design.remarks,
     )
-
-
-@dataclass(frozen=True)
-class EigenContributions:
-    """Contributions (n, c, k) of eigen features, and what they leave of the sum of all contributions (n, c): the
-    displacement need not lie in the span of their directions."""
-
-    values: Matrix
-    remainder: Matrix
-
-
-def eigen_contributions(
-    network: Network, examples: Examples, directions: Matrix, *, tolerance: float = 1e-8
-) -> EigenContributions:
-    """Contributions of directions v_k (k, p), unit vectors and orthogonal to each other: (v . d) (v . phiP(x)).
-
-    Directions of the trace reduction live in p x c and have none: SettingsError. Cost: one stream of path features.
-    """
-    design = EffectiveFeatures(network, examples, "path", tolerance=tolerance)
-    p = design.n_columns
-    if directions.ndim != 2 or directions.shape[1] != p:
-        raise SettingsError(
-            f"Contributions need directions over the {p:,} parameters, (k, {p:,}), but {directions.shape} came; "
-            "those of the trace reduction live in outputs x parameters, so choose flattened or a single output."
-        )
-    added = _displacement(network) / design.scale
-    found = design.matmul(np.concatenate([directions, added[None]]).T)
-    n, c = len(examples), design.n_outputs
-    values = (found[:, :-1] * (directions @ added)).reshape(n, c, -1)
-    return EigenContributions(values, found[:, -1].reshape(n, c) - values.sum(axis=2))
 
 
 def _displacement(network: Network) -> Matrix:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch.func import jacrev, vmap
@@ -68,27 +69,9 @@ class Jacobian:
             place(self._loop_module, params)
 
     def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                found = self._vmap(inputs, labels)
-        except NetworkError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the ladder's whole point; the reason is recorded and logged
-            self._descend(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
-            return None
-        if any("batching rule" in str(warning.message) for warning in caught):
-            self._descend("a batching rule is missing")
-            return None
-        if not self._verified:
-            self._verified = True
-            exact = self._loop(inputs[:1], labels[:1])
-            scale = max(float(exact.abs().nan_to_num().max()), 1e-30)
-            apart = float((found[:1] - exact).abs().nan_to_num().max())
-            if apart > AGREEMENT[found.dtype] * scale:
-                self._descend(f"it differs from autograd by {apart:.2g} on the first example")
-                return None
-        return found
+        exact = None if self._verified else lambda: self._loop(inputs[:1], labels[:1])
+        self._verified = True
+        return believed(lambda: self._vmap(inputs, labels), exact, self._descend)
 
     def _descend(self, reason: str) -> None:
         self.step = "loop"
@@ -139,6 +122,34 @@ class Jacobian:
         if self._loop_module is None:
             self._loop_module, _ = module_at(self._network, self._params, tuple(self._params))
         return self._loop_module
+
+
+def believed(
+    together: Callable[[], torch.Tensor],
+    exact: Callable[[], torch.Tensor] | None,
+    refuse: Callable[[str], None],
+) -> torch.Tensor | None:
+    """What examples give together under vmap; None, after `refuse` was told why, where it raises, lacks a batching rule,
+    or differs from what autograd gives for the first of them (`exact`, None where that was seen before)."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = together()
+    except NetworkError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a net may do anything under vmap; the reason is recorded and logged
+        refuse(f"{type(error).__name__}: {in_brief(error)}")
+        return None
+    if any("batching rule" in str(warning.message) for warning in caught):
+        refuse("a batching rule is missing")
+        return None
+    if exact is not None:
+        wanted = exact()
+        apart = float((found[:1] - wanted).abs().nan_to_num().max())
+        if apart > AGREEMENT[found.dtype] * max(float(wanted.abs().nan_to_num().max()), 1e-30):
+            refuse(f"it differs from autograd by {apart:.2g} on the first example")
+            return None
+    return found
 
 
 def module_at(

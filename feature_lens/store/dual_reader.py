@@ -19,10 +19,10 @@ from feature_lens.store.stored import columns_of, read_json, read_words
 _TOGETHER = tuple(
     text.split()
     for text in (
-        "residual initial_output tensor/contribution layer/name layer/contribution unit/name unit/contribution weight "
-        "strongest/weight strongest/contribution",
+        "residual initial_output tensor/contribution layer/name layer/contribution unit/name unit/contribution "
+        "eigen/contribution weight strongest/weight strongest/contribution",
         "prediction coefficient support/position support/contribution",
-        "interaction/mean interaction/size interaction/threshold",
+        "interaction/mean interaction/size interaction/threshold interaction/predicted",
         "ticket/order ticket/kind ticket/kept ticket/figure",
     )
 )

@@ -1,10 +1,9 @@
-"""Reads the factors of weight features, from which their values follow: sizes that a file claims are not believed."""
+"""Reads the factors of weight features, from which their values follow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
 
 import h5py
 import numpy as np
@@ -14,11 +13,7 @@ from feature_lens.errors import RunError
 from feature_lens.examples import Column
 from feature_lens.store import schema
 from feature_lens.store.stored import columns_of, group_of, part_of
-from feature_lens.store.writer import PLAIN_BYTES
 from feature_lens.weight_factors import Inputs, Share, WeightFactors
-
-# Deflate makes nothing smaller than this, with some room.
-_MOST_PACKED: Final = 1100
 
 
 def read_factors(group: h5py.Group, sizes: dict[str, int]) -> WeightFactors:
@@ -46,7 +41,7 @@ def _numbered(group: h5py.Group) -> Iterator[h5py.Group]:
 def _read_share(group: h5py.Group, common: dict[str, int], k: int) -> Share:
     """One share; `common` are the sizes n and r that all have, r from the first of them."""
     own = dict(common)
-    columns = _packed(group, schema.FACTOR, own)
+    columns = columns_of(group, schema.FACTOR, own)
     by_map = "inputs" in group
     if columns.keys() != ({"g"} if by_map else {"gradient", "entry"}):
         raise RunError(f"'{group.name}' needs g and inputs, or gradient and entry; make the run again.")
@@ -58,7 +53,7 @@ def _read_share(group: h5py.Group, common: dict[str, int], k: int) -> Share:
 
 
 def _read_inputs(group: h5py.Group, sizes: dict[str, int], k: int) -> Inputs:
-    columns = _packed(group, schema.INPUT, sizes)
+    columns = columns_of(group, schema.INPUT, sizes)
     scale, kinds = float(group.attrs["scale"]), int(group.attrs["kinds"])
     if not 0 < scale < math.inf or kinds < 0 or ("token" in columns) != (kinds > 0) or {"a", "token"} <= set(columns):
         raise RunError(f"'{group.name}' needs a finite scale, and inputs or tokens of some kinds; make the run again.")
@@ -67,17 +62,6 @@ def _read_inputs(group: h5py.Group, sizes: dict[str, int], k: int) -> Inputs:
     if sizes["o"] * inputs.n_in != len(entry):
         raise RunError(f"'{group.name}/entry' needs {sizes['o']} x {inputs.n_in} features; make the run again.")
     return inputs
-
-
-def _packed(group: h5py.Group, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> dict[str, Column]:
-    """`columns_of` that hold no more than gzip can have packed into the room they take: sizes that a file only claims
-    would be asked of memory."""
-    columns = columns_of(group, elements, sizes)
-    for name in columns:
-        dataset = group[name]
-        if dataset.nbytes > PLAIN_BYTES + _MOST_PACKED * dataset.id.get_storage_size():
-            raise RunError(f"'{group.name}/{name}' claims more numbers than it holds; make the run again.")
-    return columns
 
 
 def _entry(group: h5py.Group, column: Column, k: int) -> npt.NDArray[np.int64]:

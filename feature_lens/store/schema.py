@@ -150,6 +150,7 @@ SET: Final = (
     Element("ablation/loss", "k", "f", "change of the held-out mean of 1/2 sum (f - y)^2 without the feature", True, 2),
     Element("ablation/accuracy", "k", "f", "change of the held-out accuracy without it", True, 2),
     Element("ablation/output", "k c", "f", "mean held-out change of each output without it", True, 2),
+    Element("ablation/example", "k n", "f", "change of the predicted output of each example without it", True, 2),
     Element("ablation/highest", "k v m", "f", "change of the predicted output on its highest examples", True, 2),
     Element("ablation/lowest", "k v m", "f", "change of the predicted output on its lowest examples", True, 2),
 )
@@ -170,6 +171,7 @@ DUAL: Final = (
         "unit/name", "u", "S", "name of each unit; a parameter that belongs to none stands for its tensor", True, 2
     ),
     Element("unit/contribution", "n c u", "f", "contributions summed over each unit, its bias included", True, 2),
+    Element("eigen/contribution", "n c e", "f", "contributions of leading eigen features, flattened", True, 2),
     Element("weight", "p", "f", "mean absolute contribution of each weight, training examples and outputs", True, 2),
     Element("strongest/weight", "n c m", "i", "weights of largest contribution, the strongest first", True, 2),
     Element("strongest/contribution", "n c m", "f", "what they contribute", True, 2),
@@ -184,6 +186,7 @@ DUAL: Final = (
     Element("interaction/mean", "f f", "f", "mean interaction of the leading eigen features, flattened", True, 2),
     Element("interaction/size", "f f", "f", "root of the mean square, over examples and outputs", True, 2),
     Element("interaction/threshold", "z", "f", "what a size stands above to be an edge, by turned directions", True, 2),
+    Element("interaction/predicted", "n f f", "f", "interactions in each example's largest output", True, 2),
     Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
 )
 

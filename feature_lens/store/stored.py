@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import h5py
 import numpy as np
@@ -13,9 +13,11 @@ from feature_lens.errors import RunError, in_brief
 from feature_lens.examples import Column
 from feature_lens.store import schema
 from feature_lens.store.lock import HDF5_LOCK
-from feature_lens.store.writer import check_shape
+from feature_lens.store.writer import PLAIN_BYTES, check_shape
 
 T = TypeVar("T")
+# Deflate makes nothing smaller than this, with some room.
+_MOST_PACKED: Final = 1100
 
 
 class StoredColumn:
@@ -97,7 +99,9 @@ def group_of(group: h5py.Group, name: str) -> h5py.Group:
 
 
 def columns_of(group: h5py.Group, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> dict[str, Column]:
-    """The known data sets of a group, each checked against its letters and its type; links are refused."""
+    """The known data sets of a group, each checked against its letters and its type. Links are refused, and so are data
+    sets that hold more than gzip can have packed into the room they take: what a file only claims would be asked of
+    memory."""
     columns: dict[str, Column] = {}
     for element in elements:
         where = f"{group.name}/{element.name}"
@@ -110,6 +114,8 @@ def columns_of(group: h5py.Group, elements: tuple[schema.Element, ...], sizes: d
             raise RunError(f"'{where}' does not hold data of its own; make the run again.")
         if dataset.dtype.kind not in element.kinds:
             raise RunError(f"'{where}' holds {dataset.dtype}, but the schema says {element.kinds}; make the run again.")
+        if dataset.nbytes > PLAIN_BYTES + _MOST_PACKED * dataset.id.get_storage_size():
+            raise RunError(f"'{where}' claims more numbers than it holds; make the run again.")
         check_shape(where, tuple(dataset.shape), element.dims, sizes)
         columns[element.name] = StoredColumn(dataset)
     return columns

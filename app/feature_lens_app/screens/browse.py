@@ -58,7 +58,7 @@ order = listing.Order(search, sort, direction == "falling", keep, layer)
 listed = listing.table(opened, feature_set, view, order)
 if len(listed) == 0:
     st.info("No feature fits. Clear the search or choose another filter to see more.")
-    st.stop()
+    raise address.PageEnd
 
 pages = (len(listed) + PER_PAGE - 1) // PER_PAGE
 views.quiet(views.meaning(run, feature_set, view))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import altair as alt
 import streamlit as st
 
-from feature_lens.analysis.dual_tables import dual_headline, interaction_table, ticket_sentences, ticket_table
+from feature_lens.analysis.dual_tables import completeness_sentence, dual_headline, ticket_sentences, ticket_table
 from feature_lens.dual_record import KERNELS
 from feature_lens_app import address, run_access, views
 from feature_lens_app.charts import show_chart
-from feature_lens_app.words import count_of, figure, safe
+from feature_lens_app.interactions import show_interactions
+from feature_lens_app.words import figure, safe
 
 ORDERS = {
     "contribution": "largest contribution first",
@@ -27,7 +28,7 @@ run = opened.run
 views.title("Dual model", "The trained network as a linear regression on its own features.")
 if run.dual is None:
     views.quiet("This run holds no dual model. Extract it again with --dual; the demo has one.")
-    st.stop()
+    raise address.PageEnd
 
 if run.dual.fidelities:
     st.html(f'<p class="fl-lead">{safe(dual_headline(run))}</p>')
@@ -55,6 +56,9 @@ if run.dual.fidelities:
     ]
     st.html(views.table(names, rows, numbers=[3, 4, 5, 6, 7]))
     views.notes(run.dual.notes if target == "distillation" else ())
+if sentence := completeness_sentence(run):
+    views.head("What training added")
+    views.quiet(f"{sentence} The Example page shares it out, output by output.")
 if run.dual.tickets:
     views.head(
         "Lottery tickets among features",
@@ -88,47 +92,5 @@ if run.dual.tickets:
         )
     )
     show_chart(lines, 320, f"{FIGURES[what]} against the number of features kept, for every order")
-pairs = interaction_table(run)
-if len(pairs):
-    views.head(
-        "Interactions of the leading eigen features",
-        "How a step along one feature changes another: second derivatives of the outputs along both, at the trained "
-        "parameters. Colour is the mean over examples and outputs.",
-    )
-    heat, edges = st.columns([3, 2], gap="large")
-    most = float(pairs["mean"].abs().max()) or 1.0
-    squares = (
-        alt.Chart(pairs)
-        .mark_rect()
-        .encode(
-            x=alt.X("feature:O", title="feature"),
-            y=alt.Y("other:O", title="feature"),
-            color=alt.Color(
-                "mean:Q",
-                scale=alt.Scale(domain=[-most, 0, most], range=["#2166AC", "#F7F7F7", "#B2182B"]),
-                legend=alt.Legend(title="mean", format="~g"),
-            ),
-            tooltip=["feature:O", "other:O", alt.Tooltip("mean:Q", format="+.3g"), alt.Tooltip("size:Q", format=".3g")],
-        )
-    )
-    with heat:
-        show_chart(squares, 420, "Mean interaction of every pair of leading eigen features")
-    with edges:
-        found = pairs[pairs["edge"] & (pairs["feature"] < pairs["other"])].sort_values("size", ascending=False)
-        views.quiet(
-            f"{count_of(len(found), 'pair')} larger than 99 % of the pairs of directions turned at random within the "
-            "same span."
-        )
-        key, own = run_access.run_key(), "eigen" if "eigen" in run.sets else ""
-        rows = []
-        for one, other, size in zip(found["feature"], found["other"], found["size"], strict=True):
-            names = [
-                views.anchor("feature", f"eigen {number}", {"run": key, "set": own, "feature": str(number)})
-                if own
-                else safe(f"eigen {number}")
-                for number in (one, other)
-            ]
-            rows.append([*names, figure(size)])
-        if rows:
-            st.html(views.table(["feature", "with", "size"], rows, numbers=[2]))
+show_interactions(run)
 views.notes(run.dual.remarks)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
-from feature_lens.analysis.dual_tables import (
-    closing,
-    contribution_table,
-    output_table,
-    support_table,
-    weight_contributions,
-)
-from feature_lens.analysis.render import ACCENT
-from feature_lens_app import address, run_access, views
-from feature_lens_app.charts import show_chart
+from feature_lens.analysis.dual_tables import closing, example_interactions, output_table, support_table
+from feature_lens.analysis.example_features import leading_set, strongest_features, strongest_neurons
+from feature_lens_app import address, interactions, run_access, views
+from feature_lens_app.waterfall import show_waterfall
 from feature_lens_app.words import figure, safe, shorten
 
-LOWERS = "#B2182B"
-MOST_STEPS = 16
+KINDS = {"eigen": "eigen feature", "unit": "unit feature", "weight": "weight"}
+NEURONS = {"activation": "activation", "effect": "effect on the output"}
+MOST_PAIRS = 10
 
 opened = run_access.current()
 run = opened.run
 key = run_access.run_key()
 n, c = len(run.examples), int(run.outputs.shape[1])
+
+
+def feature_rows(table: pd.DataFrame, value: str) -> list[list[str]]:
+    """Name and value of each feature, a link where the run shows the feature."""
+    rows = []
+    for set_name, feature, name, number in zip(
+        table["set"], table["feature"], table["name"], table[value], strict=True
+    ):
+        there = {"run": key, "set": str(set_name), "feature": str(feature)}
+        named = views.anchor("feature", shorten(str(name), 40), there) if set_name else safe(shorten(str(name), 40))
+        rows.append([named, figure(number, True)])
+    return rows
+
 
 views.title("Example", "What the network says of one input, and which features and training examples that comes from.")
 left, middle, _ = st.columns([1, 2, 3], vertical_alignment="bottom")
@@ -32,12 +39,13 @@ with left:
     example = address.whole_number("Example", "example", 0, n - 1, 0, help="Its position in the run")
 table = output_table(run, example)
 values = table["output"].tolist()
+predicted = values.index(max(values))
 with middle:
     chosen = address.select(
         "Output",
         "output",
         [str(place) for place in range(c)],
-        str(values.index(max(values))),
+        str(predicted),
         shown=lambda place: views.view_title(run, f"output:{place}"),
     )
 output = int(chosen)
@@ -48,14 +56,14 @@ with told:
     heads = {"output": "value", "initial": "before training", "dual": "dual model"}
     names = [safe(views.view_title(run, f"output:{place}")) for place in range(c)]
     columns = [[figure(value, True) for value in table[name]] for name in table.columns]
-    rows = list(zip(names, *columns, strict=True))
-    st.html(views.table(["output", *(heads[name] for name in table.columns)], rows, numbers=[1, 2, 3]))
+    outputs = list(zip(names, *columns, strict=True))
+    st.html(views.table(["output", *(heads[name] for name in table.columns)], outputs, numbers=[1, 2, 3]))
 
-if run.dual is None:
+dual = run.dual
+if dual is None:
     views.quiet("This run holds no dual model, so nothing is said of where the outputs come from. Extract with --dual.")
-    st.stop()
 
-if run.dual.has_contributions:
+if dual is not None and dual.has_contributions:
     sums = closing(run, example, output)
     views.head(
         "Contributions",
@@ -64,41 +72,49 @@ if run.dual.has_contributions:
         f"{figure(sums.residual, True)}, which belongs to no feature.",
     )
     by = address.segments("By", "by", ["layer", "tensor", "unit"], "layer")
-    steps = contribution_table(run, example, output, by, MOST_STEPS)  # type: ignore[arg-type]  # one of the three
-    steps["name"] = [shorten(name, 40) for name in steps["name"]]
-    steps["direction"] = ["raises the output" if share >= 0 else "lowers it" for share in steps["contribution"]]
-    bars = (
-        alt.Chart(steps)
-        .mark_bar(height={"band": 0.72})
-        .encode(
-            x=alt.X("start:Q", title="output, step by step", scale=alt.Scale(zero=False)),
-            x2="end:Q",
-            y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=240)),
-            color=alt.Color(
-                "direction:N",
-                scale=alt.Scale(domain=["raises the output", "lowers it"], range=[ACCENT, LOWERS]),
-                legend=alt.Legend(title=None, orient="top"),
-            ),
-            tooltip=["name:N", alt.Tooltip("contribution:Q", format="+.3g")],
-        )
+    show_waterfall(run, example, output, by, sums)  # type: ignore[arg-type]  # one of the three
+    views.head(
+        "Strongest features",
+        "Those of largest contribution to this output. The three kinds share out the same sum, each in its own way; "
+        "what training added need not lie within the leading eigen features alone.",
     )
-    ends = pd.DataFrame({"at": [sums.initial, sums.output]})
-    rules = alt.Chart(ends).mark_rule(color="#222428", strokeDash=[3, 3]).encode(x="at:Q")
-    show_chart(
-        bars + rules, 60 + 24 * len(steps), "Contributions as steps from the output before training to the output"
+    for place, (kind, words) in zip(st.columns(3, gap="large"), KINDS.items(), strict=True):
+        with place:
+            rows = feature_rows(strongest_features(run, example, output, kind), "contribution")
+            st.html(views.table([words, "contribution"], rows, numbers=[1]))
+
+if any(feature_set.views == ("activation",) for feature_set in run.sets.values()):
+    views.head(
+        "Strongest neurons",
+        "By activation, in the units of the network, all layers together; and by what the predicted output, "
+        f"{views.view_title(run, f'output:{predicted}')}, changes by in a run of the network with that neuron at zero. "
+        "These changes do not add up.",
     )
+    for place, (by, words) in zip(st.columns(3, gap="large"), NEURONS.items(), strict=False):
+        with place:
+            neurons = strongest_neurons(run, example, by)
+            if len(neurons):
+                st.html(views.table(["neuron", words], feature_rows(neurons, by), numbers=[1]))
+            else:
+                views.quiet("Not measured: this run was extracted without --dual.")
 
-    weights = weight_contributions(run, example, output)
-    canonical = next((name for name, one in run.sets.items() if one.is_canonical), None)
-    views.head("Strongest weights", "The weights of largest contribution to this output of this example.")
-    rows = []
-    for weight, name, share in zip(weights["weight"], weights["name"], weights["contribution"], strict=True):
-        there = {"run": key, "set": canonical or "", "feature": str(weight)}
-        named = safe(name) if canonical is None else views.anchor("feature", str(name), there)
-        rows.append((named, figure(share, True)))
-    st.html(views.table(["weight", "contribution"], rows, numbers=[1]))
+pairs = example_interactions(run, example) if dual is not None else pd.DataFrame()
+if len(pairs):
+    views.head(
+        "Interactions on this example",
+        f"How a step along one leading eigen feature changes another, for {views.view_title(run, f'output:{predicted}')} "
+        "of this example, at the trained parameters. The Dual page has the mean over examples.",
+    )
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        interactions.show_matrix(pairs, "interaction", True, "Interaction of every pair of features on this example")
+    with right:
+        once = pairs[pairs["feature"] < pairs["other"]]
+        largest = once.sort_values("interaction", key=lambda column: -column.abs(), kind="stable").head(MOST_PAIRS)
+        found = zip(largest["feature"], largest["other"], largest["interaction"], strict=True)
+        interactions.show_pairs(run, leading_set(run), found, "interaction", True)
 
-if run.dual.fitted is not None:
+if dual is not None and dual.fitted is not None:
     support = support_table(run, example, output)
     views.head(
         "Supporting training examples",
@@ -112,4 +128,5 @@ if run.dual.fitted is not None:
         for position, name in zip(support["position"], support["id"], strict=True)
     ]
     st.html(f'<p class="fl-quiet">By id: {" · ".join(links)}</p>')
-views.notes(run.dual.remarks)
+if dual is not None:
+    views.notes(dual.remarks)

@@ -39,3 +39,4 @@ for feature_set in run.sets.values():
 cards.show_spectra(run)
 cards.show_figures(opened)
 cards.show_origin(run)
+cards.show_report(run)

@@ -8,8 +8,7 @@ import warnings
 import torch
 from torch.func import jacrev, jvp, vmap
 
-from feature_lens.errors import NetworkError, in_brief
-from feature_lens.features.jacobian import AGREEMENT, module_at, restore_buffers
+from feature_lens.features.jacobian import believed, module_at, restore_buffers
 from feature_lens.features.kinds.kind import KINDS, Ask, Kind
 from feature_lens.features.pieces import Piece, as_pieces
 from feature_lens.networks.network import Params
@@ -46,26 +45,9 @@ class FirstOrder:
         return as_pieces(rows, {name: self._start[name].numel() for name in self._ask.chosen})
 
     def _tried(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                found: torch.Tensor = vmap(self._of_example)(inputs, labels)
-        except NetworkError:
-            raise
-        except Exception as error:  # noqa: BLE001  # a net may do anything under vmap; the reason is recorded and logged
-            self._refused(f"{type(error).__name__}: {in_brief(error)}")
-            return None
-        if any("batching rule" in str(warning.message) for warning in caught):
-            self._refused("a batching rule is missing")
-            return None
-        if not self._verified:
-            exact = self._exact(inputs[:1], labels[:1])
-            apart = float((found[:1] - exact).abs().nan_to_num().max())
-            if apart > AGREEMENT[found.dtype] * max(float(exact.abs().nan_to_num().max()), 1e-30):
-                self._refused(f"they differ from autograd by {apart:.2g} on the first example")
-                return None
-            self._verified = True
-        return found
+        exact = None if self._verified else lambda: self._exact(inputs[:1], labels[:1])
+        self._verified = True
+        return believed(lambda: vmap(self._of_example)(inputs, labels), exact, self._refused)
 
     def _refused(self, reason: str) -> None:
         self._together = False
