@@ -65,9 +65,10 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Order:
-    """One order of the expansion about theta0, leading, next or second: `size`, the root of the mean square of what it
-    adds to the outputs, and R2 to the network's outputs and agreement with its predicted class of the sum up to it, on
-    held-out examples."""
+    """One order of the expansion about theta0: "leading", the initial kernel; "next", the terms of relative order
+    1 / width, in dNTK and ddNTK; "squared", those of second order in dNTK. `size`, the root of the mean square of what
+    it adds to the outputs, and R2 to the network's outputs and agreement with its predicted class of the sum up to it,
+    on held-out examples."""
 
     name: str
     size: float

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from feature_lens.cards import Provenance
 from feature_lens.dual.ablation import ablations
+from feature_lens.dual.perturbation.expansion import ExpansionSettings
 from feature_lens.dual.record import DualSettings, dual_record
 from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.errors import ExamplesError, SettingsError
@@ -92,7 +93,8 @@ class ExtractSettings:
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
     value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
-    regressions on whole kernels too. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
+    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -105,11 +107,17 @@ class ExtractSettings:
     factors: bool = False
     dual: bool = False
     flattened: bool = False
+    trained_step: float = 0.0
+    trained_time: float | None = None
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
     memory: int = 512
     random_state: int = 0
+
+    def of_dual(self) -> DualSettings:
+        """Those of the dual model; raises SettingsError for a training that is none."""
+        return DualSettings(flattened=self.flattened, expansion=ExpansionSettings(self.trained_step, self.trained_time))
 
     def shaping(self) -> dict[str, object]:
         """The settings that shape values, as plain data: all but batch_size and workers."""
@@ -154,8 +162,7 @@ def compute_run(
     outputs = network.outputs(examples, settings.tile or 32)
     dual = None
     if settings.dual:
-        wanted = DualSettings(flattened=settings.flattened)
-        dual = dual_record(network, examples, wanted, memory=settings.memory << 20)
+        dual = dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20)
         weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
         sets = {job.name: _with_effects(sets[job.name], job.design, weight) for job in jobs}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
@@ -207,6 +214,7 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
             f"  regressions: kernels of {n:,} x {n:,} at three kinds, six eigenproblems of side {training:,}",
             f"  contributions and tickets: path features, {n:,} x {c:,} x {p:,} numbers, streamed twice in tiles",
             f"  interactions: 136 second derivatives of {n:,} x {c:,} outputs",
+            f"  expansion: an eigenproblem of side {min(p, training * c, 1024):,}, some 1,500 chains of derivatives",
             f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
             *([whole] if settings.flattened else []),
         ]
@@ -362,6 +370,11 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
         raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{settings.rank_outputs}'; choose one of them.")
     if settings.reduce not in get_args(Reduce):
         raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
+    settings.of_dual()
+    if not settings.dual and (settings.trained_step or settings.trained_time is not None):
+        raise SettingsError(
+            "The training that is expanded is part of the dual model, which was not asked for; add --dual."
+        )
     if settings.flattened and not settings.dual:
         raise SettingsError(
             "Regressions on whole kernels are part of the dual model, which was not asked for; add --dual."

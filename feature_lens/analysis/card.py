@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from feature_lens.analysis.dual_tables import completeness_sentence, dual_headline, ticket_sentences
+from feature_lens.analysis.expansion_tables import verdict_on
 from feature_lens.analysis.headline import headline
 from feature_lens.run_contents import RunContents
 
@@ -49,6 +50,7 @@ def _dual(run: RunContents) -> list[str]:
     said = [dual_headline(run)] if run.dual.fidelities else []
     said += [sentence] if (sentence := completeness_sentence(run)) else []
     said += ticket_sentences(run) if run.dual.tickets else []
+    said += [verdict_on(run.dual.expansion)] if run.dual.expansion is not None else []
     lines: list[str] = []
     for sentence in [*said, *run.dual.remarks]:
         first, *rest = textwrap.wrap(sentence, _WIDTH - 10)

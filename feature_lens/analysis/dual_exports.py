@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_lens.analysis.dual_tables import dual_of, fidelity_table, interaction_table, ticket_table
+from feature_lens.analysis.expansion_tables import ORDER_NAMES, expansion_of, order_table
 from feature_lens.analysis.tables import TABLES, Cells, Table
 from feature_lens.run_contents import RunContents
 
@@ -115,6 +116,14 @@ def _fidelities(run: RunContents, _: Cells) -> pd.DataFrame:
     return table
 
 
+def _expansion(run: RunContents, cells: Cells) -> pd.DataFrame:
+    frame = cells.frame(run, 1)
+    frame["value"] = np.asarray(run.outputs[cells.examples, cells.outputs], dtype=np.float64).ravel()
+    for name in ORDER_NAMES:
+        frame[name] = _part(run, f"expansion/{name}", cells).ravel()
+    return frame
+
+
 def _weights(run: RunContents, _: Cells) -> pd.DataFrame:
     shares = np.asarray(dual_of(run).columns["weight"], dtype=np.float64)
     order = np.argsort(-shares, kind="stable")
@@ -180,6 +189,17 @@ for _name, _table in {
         "how well each regression on features does",
         lambda run: run.dual is not None and len(run.dual.fidelities) > 0,
         _fidelities,
+    ),
+    "expansion": Table(
+        "outputs by the expansion about the initial parameters, order by order, beside the network's",
+        _has("expansion/leading"),
+        _expansion,
+        _BOTH,
+    ),
+    "expansion_orders": Table(
+        "how well each order of that expansion does",
+        lambda run: run.dual is not None and run.dual.expansion is not None,
+        lambda run, _: order_table(expansion_of(run)),
     ),
     "tickets": Table(
         "lottery tickets: what is left of the network when some features are kept",

@@ -140,13 +140,18 @@ def completeness_sentence(run: RunContents) -> str:
 
 
 def output_table(run: RunContents, example: int) -> pd.DataFrame:
-    """The outputs of one example: output, and before training ("initial") and by the dual model ("dual") where the run
-    holds that."""
+    """The outputs of one example: output, and before training ("initial"), by the dual model ("dual") and by the
+    expansion to "leading" and to "next"-to-leading order where the run holds that."""
     _within(run, example, 0)
     table = pd.DataFrame({"output": np.asarray(run.outputs[example], dtype=np.float64)})
     for name, column in (("initial", "initial_output"), ("dual", "prediction")):
         if run.dual is not None and column in run.dual.columns:
             table[name] = np.asarray(run.dual.columns[column][example], dtype=np.float64)
+    if run.dual is not None and run.dual.expansion is not None:
+        parts = [
+            np.asarray(run.dual.columns[f"expansion/{name}"][example], dtype=np.float64) for name in ("leading", "next")
+        ]
+        table["leading"], table["next"] = np.cumsum(parts, axis=0)
     return table
 
 

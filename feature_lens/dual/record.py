@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_lens.dual.lottery import tickets
+from feature_lens.dual.perturbation.expansion import ExpansionSettings, expansion
 from feature_lens.dual.regression import can_judge, regressions
 from feature_lens.dual.ridge import Spectral, fit_ridge
 from feature_lens.dual.second_order import interactions
 from feature_lens.dual.sharing import contributions
-from feature_lens.dual_record import DualRecord, Fidelity, Ticket
-from feature_lens.errors import NetworkError
+from feature_lens.dual_record import DualRecord, Expansion, Fidelity, Ticket
+from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.bases import Eigen
 from feature_lens.features.design import MEMORY, one_thread
@@ -30,13 +31,15 @@ _MOST_MAP: Final = 20_000_000
 class DualSettings:
     """keep: weights and supporting training examples kept for each output of each example. directions: eigen features
     that tickets are made of, `interacting` of them in pairs. flattened: also fit whole
-    kernels, which takes an eigenproblem of side p or n c. tolerance: of path features that are not exact."""
+    kernels, which takes an eigenproblem of side p or n c. tolerance: of path features that are not exact. expansion: the
+    training that is expanded about theta0."""
 
     keep: int = 16
     directions: int = 64
     interacting: int = 16
     flattened: bool = False
     tolerance: float = 1e-8
+    expansion: ExpansionSettings = field(default_factory=ExpansionSettings)
 
 
 def dual_record(
@@ -99,7 +102,23 @@ def dual_record(
             "strongest/weight": shared.strongest,
             "strongest/contribution": shared.strength.astype(np.float32),
         }
-    return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), lottery, columns)
+    expanded, orders = _expanded(network, examples, settings.expansion, remarks)
+    columns |= orders
+    return DualRecord(fidelities, fitted, notes, tuple(dict.fromkeys(remarks)), lottery, columns, expanded)
+
+
+def _expanded(
+    network: Network, examples: Examples, settings: ExpansionSettings, remarks: list[str]
+) -> tuple[Expansion | None, dict[str, Matrix]]:
+    """The expansion about theta0 and its orders, or a remark that says why there is none."""
+    if network.initial is None:
+        return None, {}
+    try:
+        found, orders = expansion(network, examples, settings)
+    except (NetworkError, ExamplesError, SettingsError) as error:
+        remarks.append(str(error))
+        return None, {}
+    return found, {f"expansion/{order.name}": values for order, values in zip(found.orders, orders, strict=True)}
 
 
 def _model(

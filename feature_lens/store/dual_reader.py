@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
 
-from feature_lens.dual_record import DualRecord, Fidelity, Ticket
+from feature_lens.dual_record import DualRecord, Expansion, Fidelity, Order, Ticket
 from feature_lens.errors import RunError
 from feature_lens.examples import Column, Examples
 from feature_lens.store import schema
@@ -24,10 +25,10 @@ _TOGETHER = tuple(
         "prediction coefficient support/position support/contribution",
         "interaction/mean interaction/size interaction/threshold interaction/predicted",
         "ticket/order ticket/kind ticket/kept ticket/figure",
+        "expansion/leading expansion/next expansion/squared",
     )
 )
-
-
+ORDERS: Final = ["leading", "next", "squared"]
 _TICKET = ("order", "kind", "kept", "figure")
 
 
@@ -53,7 +54,37 @@ def read_dual(group: h5py.Group, examples: Examples, sizes: dict[str, int]) -> D
         read_words(group, "remarks"),
         _tickets(group, columns),
         columns,
+        _expansion(group, columns),
     )
+
+
+def _expansion(group: h5py.Group, columns: Mapping[str, Column]) -> Expansion | None:
+    """What is said of the columns of the expansion, which are there with it or not at all."""
+    data: Any = read_json(group, "expansion", object)
+    if (data is None) != ("expansion/leading" not in columns):
+        raise RunError(f"'{group.name}' holds only a part of its expansion; make the run again.")
+    if data is None:
+        return None
+    orders = data.get("orders") if isinstance(data, Mapping) else None
+    if not isinstance(orders, list) or [one.get("name") for one in orders if isinstance(one, Mapping)] != ORDERS:
+        raise RunError(f"the expansion of '{group.name}' lacks the orders {', '.join(ORDERS)}; make the run again.")
+    made = tuple(Order(name=one["name"], **_figures(group, one, Order, "agreement")) for one in orders)
+    found = _figures(group, dict(data), Expansion, "time")
+    time = math.inf if found["time"] is None else found["time"]
+    return Expansion(**(found | {"time": time, "orders": made}))
+
+
+def _figures(group: h5py.Group, data: Mapping[str, Any], kind: Any, absent: str) -> dict[str, Any]:
+    """The fields of a record that are figures, of which one may be null."""
+    found: dict[str, Any] = {}
+    for part in fields(kind):
+        if part.name in ("name", "orders"):
+            continue
+        value = data.get(part.name)
+        if not (isinstance(value, int | float) or (value is None and part.name == absent and absent in data)):
+            raise RunError(f"'{part.name}' in the expansion of '{group.name}' is no figure; make the run again.")
+        found[part.name] = value
+    return found
 
 
 def _tickets(group: h5py.Group, columns: dict[str, Column]) -> tuple[Ticket, ...]:

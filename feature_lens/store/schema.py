@@ -54,6 +54,9 @@ Attributes of /dual (since 1.2, may be absent)
     fitted       (JSON) which of them `prediction` and what follows it belong to; null without
     notes        (JSON) list of sentences that stand beside any display of the regressions
     remarks      (JSON) list of what the computation wants to be known
+    expansion    (JSON) null, or the training that the expansion about theta0 is of and how far it holds: step, time
+                 (null: to the end), matched, examples, kernel_change, displacement, relative_displacement, and orders,
+                 a list of name, size, r2, agreement (null for one output)
 
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
@@ -187,6 +190,9 @@ DUAL: Final = (
     Element("interaction/size", "f f", "f", "root of the mean square, over examples and outputs", True, 2),
     Element("interaction/threshold", "z", "f", "what a size stands above to be an edge, by turned directions", True, 2),
     Element("interaction/predicted", "n f f", "f", "interactions in each example's largest output", True, 2),
+    Element("expansion/leading", "n c", "f", "outputs by the expansion about theta0 to leading order", True, 2),
+    Element("expansion/next", "n c", "f", "what next-to-leading order in 1 / width adds", True, 2),
+    Element("expansion/squared", "n c", "f", "what terms of second order in dNTK add", True, 2),
     Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
 )
 

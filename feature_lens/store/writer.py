@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import stat
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.dual_record import DualRecord
+from feature_lens.dual_record import DualRecord, Expansion
 from feature_lens.errors import OutputError, RunError, in_brief
 from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import RunContents
@@ -216,6 +217,7 @@ def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> N
     group.attrs["fitted"] = _json(None if dual.fitted is None else asdict(dual.fitted))
     group.attrs["notes"] = _json(list(dual.notes))
     group.attrs["remarks"] = _json(list(dual.remarks))
+    group.attrs["expansion"] = _json(None if dual.expansion is None else _expansion(dual.expansion))
     columns = dict(dual.columns)
     if dual.tickets:
         figures = [(one.r2, one.agreement, one.accuracy, one.training_agreement) for one in dual.tickets]
@@ -226,6 +228,11 @@ def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> N
             "ticket/figure": np.array(figures, dtype=np.float64),
         }
     _write_columns(group, columns, schema.DUAL, sizes)
+
+
+def _expansion(expansion: Expansion) -> dict[str, Any]:
+    """As plain data; an infinite time is none, since JSON has no infinity."""
+    return asdict(expansion) | {"time": expansion.time if math.isfinite(expansion.time) else None}
 
 
 def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, int]) -> None:

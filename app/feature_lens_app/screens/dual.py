@@ -9,6 +9,7 @@ from feature_lens.analysis.dual_tables import completeness_sentence, dual_headli
 from feature_lens.dual_record import KERNELS
 from feature_lens_app import address, run_access, views
 from feature_lens_app.charts import show_chart
+from feature_lens_app.expansion import show_expansion
 from feature_lens_app.interactions import show_interactions
 from feature_lens_app.words import figure, safe
 
@@ -56,6 +57,7 @@ if run.dual.fidelities:
     ]
     st.html(views.table(names, rows, numbers=[3, 4, 5, 6, 7]))
     views.notes(run.dual.notes if target == "distillation" else ())
+show_expansion(run)
 if sentence := completeness_sentence(run):
     views.head("What training added")
     views.quiet(f"{sentence} The Example page shares it out, output by output.")

@@ -53,11 +53,17 @@ shown, told = st.columns([1, 3], gap="large")
 with shown:
     views.sheets(views.sheet(opened, [example], [values[output]], 1, "The example"))
 with told:
-    heads = {"output": "value", "initial": "before training", "dual": "dual model"}
+    heads = {
+        "output": "value",
+        "initial": "before training",
+        "dual": "dual model",
+        "leading": "leading order",
+        "next": "next-to-leading order",
+    }
     names = [safe(views.view_title(run, f"output:{place}")) for place in range(c)]
     columns = [[figure(value, True) for value in table[name]] for name in table.columns]
     outputs = list(zip(names, *columns, strict=True))
-    st.html(views.table(["output", *(heads[name] for name in table.columns)], outputs, numbers=[1, 2, 3]))
+    st.html(views.table(["output", *(heads[name] for name in table.columns)], outputs, numbers=[1, 2, 3, 4, 5]))
 
 dual = run.dual
 if dual is None:

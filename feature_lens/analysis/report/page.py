@@ -66,6 +66,7 @@ def report_html(run: RunContents) -> bytes:
         sections.network_and_data(run),
         sections.feature_sets(run),
         sections.regressions(run),
+        sections.expansion(run),
         sections.contributions(run),
         sections.tickets(run),
         sections.interactions(run),

@@ -15,6 +15,7 @@ from feature_lens.analysis.dual_tables import (
     ticket_table,
 )
 from feature_lens.analysis.example_features import leading_set
+from feature_lens.analysis.expansion_tables import LIMITS, order_table, training_of, verdict_on
 from feature_lens.analysis.headline import class_figures, format_auroc, headline
 from feature_lens.analysis.interaction_graph import interaction_graph
 from feature_lens.analysis.orders import end_of
@@ -164,6 +165,22 @@ def regressions(run: RunContents) -> Html:
 
 def _three(one: object) -> list[float | None]:
     return [getattr(one, name, None) for name in ("r2", "agreement", "accuracy")]
+
+
+def expansion(run: RunContents) -> Html:
+    """The expansion about the initial parameters, order by order."""
+    if run.dual is None or run.dual.expansion is None:
+        return NOTHING
+    rows = [
+        [str(row["words"]), number(row["size"]), fidelity(row["r2"]), fidelity(row["agreement"])]
+        for row in order_table(run.dual.expansion).to_dict("records")
+    ]
+    return section(
+        "The trained function in closed form",
+        f"{verdict_on(run.dual.expansion)} {training_of(run.dual.expansion)}",
+        table(["the expansion to", "what it adds", "R2", "agreement"], rows, numbers=[1, 2, 3]),
+        words(LIMITS, "note"),
+    )
 
 
 def contributions(run: RunContents) -> Html:

@@ -196,7 +196,7 @@ def _trained(
         order = torch.randperm(n, generator=generator) if batch < n else every
         for rows in torch.split(order, batch):
             optimiser.zero_grad()
-            (loss_on(rows) * (n / len(rows))).backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            torch.autograd.backward([loss_on(rows) * (n / len(rows))])
             optimiser.step()
             steps += 1
         with torch.no_grad():

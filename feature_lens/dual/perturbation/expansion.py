@@ -46,11 +46,21 @@ class ExpansionSettings:
     most_side: int = 1024
     stages: int = 5
 
+    def __post_init__(self) -> None:
+        if self.time is not None:
+            Training(self.step, self.time)  # which refuses what is no training
+        elif self.step:
+            raise SettingsError(
+                f"Descent with step {self.step:g} needs its number of steps, since only a flow's time is matched to the "
+                "network; give it, or leave the step out."
+            )
+
 
 def expansion(
     network: Network, examples: Examples, settings: ExpansionSettings = ExpansionSettings()
 ) -> tuple[Expansion, Matrix]:
-    """How the expansion does, and its orders (3, n, c) on all examples: f at theta0 + J D1, e1, e2.
+    """How the expansion does, and its orders (3, n, c) on all examples: f at theta0 + J D1, what next-to-leading order in
+    1 / width adds (e1 and the reduced e2 of `hierarchy`), and what is of second order in dNTK (the rest of e2).
 
     Class labels are taken as one-hot targets. Raises NetworkError where theta0 is not known or higher derivatives
     cannot be taken, ExamplesError without targets, SettingsError for a step that diverges. Cost: that of
@@ -87,18 +97,20 @@ def _expansion(network: Network, examples: Examples, settings: ExpansionSettings
         relative_displacement=float(np.linalg.norm(trained - initial) / np.linalg.norm(initial)),
         orders=tuple(
             Order(name, float(np.sqrt(np.mean(np.square(part[held])))), *_scores(outputs[held], total[held]))
-            for name, part, total in zip(("leading", "next", "second"), parts, sums, strict=True)
+            for name, part, total in zip(("leading", "next", "squared"), parts, sums, strict=True)
         ),
     )
     return found, orders
 
 
 def orders_on(network: Network, examples: Examples, moved: Displacement) -> Matrix:
-    """The three orders (3, n, c) on any number of examples, some at a time."""
+    """The orders of `expansion` (3, n, c) on any number of examples, some at a time."""
     parts = []
-    for first in range(0, len(examples), _TILE):
-        points = Derivatives(network, examples.on(np.arange(first, min(first + _TILE, len(examples)))))
-        parts.append(np.stack(moved.orders(points)).reshape(3, -1, points.n_outputs))
+    for at in range(0, len(examples), _TILE):
+        points = Derivatives(network, examples.on(np.arange(at, min(at + _TILE, len(examples)))))
+        leading, first, second = moved.orders(points)
+        bare = moved.orders(points, reduced=True)[2]
+        parts.append(np.stack([leading, first + bare, second - bare]).reshape(3, -1, points.n_outputs))
     return np.concatenate(parts, axis=1)
 
 
@@ -124,13 +136,9 @@ def _targets(examples: Examples, c: int) -> Matrix:
 
 
 def _training(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Training:
+    """What is asked for, or the flow that leaves the network's own training errors (n, c)."""
     if settings.time is not None:
         return Training(settings.step, settings.time)
-    if settings.step:
-        raise SettingsError(
-            f"Descent with step {settings.step:g} needs its number of steps, since only a flow's time is fitted to the "
-            "network; give it, or leave the step out."
-        )
     return Training(time=matched_time(start, float(np.square(reached).sum() / 2)))
 
 
@@ -152,10 +160,11 @@ def matched_time(start: Linearised, loss: float) -> float:
 
 
 def _held(examples: Examples) -> npt.NDArray[np.int64]:
-    """Held-out examples, all where there are none."""
-    if examples.training is None or examples.training.all():
+    """Held-out examples, all where there are not two."""
+    training = examples.training
+    if training is None or np.count_nonzero(~training) < 2:
         return np.arange(len(examples))
-    return np.flatnonzero(~examples.training)
+    return np.flatnonzero(~training)
 
 
 def _scores(outputs: Matrix, made: Matrix) -> tuple[float, float | None]:
