@@ -31,6 +31,7 @@ _STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
+Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
 BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
 
 
@@ -106,6 +107,7 @@ def extract(
         typer.Option("--dual", help="Also fit the dual model, and share out what training added among features."),
     ] = False,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Device = "cpu",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
     workers: Annotated[int, typer.Option(help="Sets computed at a time; changes no value.")] = 2,
@@ -156,6 +158,7 @@ def extract(
         initial=initial,
         learning_rates=_learning_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # as above
+        device=device,
     )
     untold = "No trained checkpoint was given: the parameters are those that the factory returned."
     remarks = (untold,) if trained is None else ()
@@ -180,6 +183,7 @@ def kernel(
     each_output: Annotated[bool, typer.Option("--each-output", help="A kernel for each output alone.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Device = "cpu",
     memory: Annotated[int, typer.Option(help="MiB of working memory.")] = 512,
     plan: Annotated[bool, typer.Option("--plan", help="Print how each layer would be computed, and stop.")] = False,
     overwrite: Overwrite = False,
@@ -196,6 +200,7 @@ def kernel(
         make_module(network),
         trained=trained,
         precision=precision,  # type: ignore[arg-type]  # checked where it is used, with a sentence
+        device=device,
     )
     examples = make_examples(data)
     design = EffectiveFeatures(frozen, examples, outputs=outputs, layers=layers or None, memory=memory << 20)

@@ -370,6 +370,8 @@ def _remarks(network: Network, examples: Examples) -> list[str]:
         remarks.append("There is no held-out split: all bases are fitted in sample.")
     if network.initial is None:
         remarks.append("Initial parameters were not given, so initial features cannot be shown.")
+    if network.device.type != "cpu":
+        remarks.append(f"Passes of the network ran on the device '{network.device}'.")
     return remarks
 
 

@@ -147,7 +147,8 @@ class EffectiveFeatures(DesignMatrix):
 
     def _labels(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
         labels = self.examples.labels
-        return torch.as_tensor(np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions])
+        chosen = np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions]
+        return torch.as_tensor(chosen, device=self.network.device)
 
     def _pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64], again: bool = True) -> list[Piece]:
         """Factors of some examples, of whatever form they have now."""

@@ -194,7 +194,7 @@ class Factors:
         """Where the examples are in what every node made, from the gradients of outputs weighted by example."""
         cycled = torch.arange(PROBED) % len(inputs)
         inputs = inputs[cycled]
-        owner = torch.arange(1, PROBED + 1, dtype=self._network.dtype)
+        owner = torch.arange(1, PROBED + 1, dtype=self._network.dtype, device=inputs.device)
         selecting: frozenset[int] = frozenset()
         with self._pass():
             outputs = self._forward(inputs)
@@ -207,7 +207,7 @@ class Factors:
                 hidden = tuple(name for name in self._chosen if name not in seen)
                 if hidden:
                     self._fall(hidden, "a function written in Python may hide where it is used")
-            weights = 1 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs.dtype)
+            weights = 1 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
             while True:
                 uses = self._uses(outputs, selecting)
                 edges = [GradientEdge(use.node, 0) for use in uses]
@@ -283,7 +283,9 @@ class Factors:
         size = self._params[name].numel()
         if name not in self._entries:
             shape = tuple(self._params[name].shape)
-            self._entries[name] = [composed(factor, entries_of(use, shape), size) for factor, use in factors]
+            self._entries[name] = [
+                composed(factor, entries_of(use, shape, self._network.device), size) for factor, use in factors
+            ]
         return put_together(name, [factor for factor, _ in factors], self._entries[name], size)
 
     def _gradients(self, outputs: torch.Tensor, uses: list[Found], cotangents: torch.Tensor) -> list[torch.Tensor]:
@@ -310,7 +312,7 @@ class Factors:
         """(q, b, c): derivatives of each quantity of an example with respect to its outputs."""
         b, c = outputs.shape
         if self._reduction.all_outputs:
-            return torch.eye(c, dtype=outputs.dtype)[:, None].expand(c, b, c)
+            return torch.eye(c, dtype=outputs.dtype, device=outputs.device)[:, None].expand(c, b, c)
         derivative = jacrev(self._reduction.reduce)
         if self._vectorised:
             try:
@@ -364,9 +366,10 @@ class Factors:
 
 
 def _detached(factor: Factor) -> Factor:
+    """The factor without its graph, on the CPU: all that follows passes is computed there."""
     if isinstance(factor, Dense):
-        return Dense(factor.values.detach())
-    return replace(factor, g=factor.g.detach(), a=None if factor.a is None else factor.a.detach())
+        return Dense(factor.values.detach().cpu())
+    return replace(factor, g=factor.g.detach().cpu(), a=None if factor.a is None else factor.a.detach().cpu())
 
 
 def _gates(gradients: Sequence[torch.Tensor | None]) -> list[int]:

@@ -41,18 +41,18 @@ class Jacobian:
         self._verified = False
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(b, ...) inputs and (b,) labels -> (b, q, p)."""
+        """(b, ...) inputs and (b,) labels -> (b, q, p), on the CPU."""
         if self.step == "vmap":
             found = self._tried_vmap(inputs, labels)
             if found is not None:
-                return found
+                return found.cpu()
         return self.exact(inputs, labels)
 
     def exact(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """The same by a loop of autograd over examples and quantities; with weights (q,) of the sum of the weighted
         quantities alone, (b, 1, p)."""
         try:
-            return self._loop(inputs, labels, weights)
+            return self._loop(inputs, labels, weights).cpu()
         except NetworkError:
             raise
         except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
@@ -122,7 +122,7 @@ class Jacobian:
                 outputs = module(one)
                 outputs = outputs[:, None] if outputs.ndim == 1 else outputs
                 quantities = self._reduction.reduce(outputs[0], label)
-                for quantity in quantities if weights is None else (weights.to(quantities.dtype) @ quantities)[None]:
+                for quantity in quantities if weights is None else (weights.to(quantities) @ quantities)[None]:
                     for leaf in leaves.values():
                         leaf.grad = None
                     if quantity.requires_grad:

@@ -35,7 +35,7 @@ def _candidates(tensor: torch.Tensor, examples: int) -> list[Layout]:
 
 
 def _fits(layout: Layout, plain: torch.Tensor, owned: torch.Tensor, examples: int) -> bool:
-    weight = torch.arange(1, examples + 1, dtype=plain.dtype)
+    weight = torch.arange(1, examples + 1, dtype=plain.dtype, device=plain.device)
     one, other = layout.split(plain), layout.split(owned)
     wanted = one * weight.reshape(-1, *[1] * (one.ndim - 1))
     largest = float(one.abs().nan_to_num().max()) if one.numel() else 0.0
