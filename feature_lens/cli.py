@@ -106,6 +106,9 @@ def extract(
         bool,
         typer.Option("--dual", help="Also fit the dual model, and share out what training added among features."),
     ] = False,
+    kernel: Annotated[
+        str | None, typer.Option(help="trace or flattened: also keep the kernel, summed over outputs or whole.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     device: Device = "cpu",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
@@ -146,6 +149,7 @@ def extract(
         rank_outputs=rank_outputs,  # type: ignore[arg-type]  # as above
         factors=factors,
         dual=dual,
+        kernel=kernel,
         tile=tile,
         batch_size=batch_size,
         workers=workers,

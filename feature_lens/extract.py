@@ -30,10 +30,12 @@ from feature_lens.features.bases.basis import MOST_CLASSES
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.kept_kernel import kept_kernel
 from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
+from feature_lens.metrics import metrics_of
 from feature_lens.networks import Network
 from feature_lens.registry import unknown_name
-from feature_lens.run_contents import RunContents
+from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
@@ -89,7 +91,9 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. dual: also fit the dual model, and share out what training added among features. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    value follows. dual: also fit the dual model, and share out what training added among features. kernel: keep the kernel between all examples, summed over outputs
+    ("trace") or of all rows ("flattened"); it goes to the file block by block. tile: examples per tile, chosen from the
+    sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -101,6 +105,7 @@ class ExtractSettings:
     rank_outputs: RankOutputs = "auto"
     factors: bool = False
     dual: bool = False
+    kernel: str | None = None
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
@@ -147,6 +152,7 @@ def compute_run(
     n_outputs = network.check(examples)
     jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
+    kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
     dual = dual_record(network, examples, memory=settings.memory << 20) if settings.dual else None
     if dual is not None:
@@ -155,11 +161,12 @@ def compute_run(
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
-        network=network.card(n_outputs, _metrics(examples, outputs)),
+        network=network.card(n_outputs, metrics_of(examples, outputs)),
         examples=examples,
         outputs=outputs,
         sets=sets,
         dual=dual,
+        kernel=None if kernel is None else kept_kernel(kernel),
         provenance=Provenance(
             settings=settings.shaping(),
             software=software(),
@@ -201,6 +208,9 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
             f"  interactions: 136 second derivatives of {n:,} x {c:,} outputs",
             f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
         ]
+    if (kernel := _kernel_design(network, examples, settings)) is not None:
+        plan = str(kernel.plan()).splitlines()
+        lines += [f"kernel, {settings.kernel}, in the run", *(f"  {line}" for line in plan)]
     return "\n".join([*lines, *left_out])
 
 
@@ -274,7 +284,13 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis = Canonical(settings.rank_outputs, settings.factors)
     else:
         basis = kind()
-    design = EffectiveFeatures(
+    return _Job(wanted.title(), _effective(network, examples, wanted, settings), basis)
+
+
+def _effective(
+    network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings
+) -> EffectiveFeatures:
+    return EffectiveFeatures(
         network,
         examples,
         wanted.at,
@@ -283,7 +299,11 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         tile=settings.tile,
         memory=settings.memory << 20,
     )
-    return _Job(wanted.title(), design, basis)
+
+
+def _kernel_design(network: Network, examples: Examples, settings: ExtractSettings) -> EffectiveFeatures | None:
+    wanted = SetSettings(outputs=settings.kernel or "trace")
+    return None if settings.kernel is None else _effective(network, examples, wanted, settings)
 
 
 def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
@@ -351,6 +371,8 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
         raise SettingsError(f"At most {MOST_KEPT:,} examples are kept at each end, but {settings.keep} came.")
     if settings.rank_outputs not in get_args(RankOutputs):
         raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{settings.rank_outputs}'; choose one of them.")
+    if settings.kernel is not None and settings.kernel not in KEPT_KERNELS:
+        raise unknown_name("kernel that a run keeps", settings.kernel, list(KEPT_KERNELS))
     if settings.reduce not in get_args(Reduce):
         raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
     if not settings.sets and settings.neurons == ():
@@ -373,27 +395,3 @@ def _remarks(network: Network, examples: Examples) -> list[str]:
     if network.device.type != "cpu":
         remarks.append(f"Passes of the network ran on the device '{network.device}'.")
     return remarks
-
-
-def _metrics(examples: Examples, outputs: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Accuracy for class labels, R2 for real targets, per split."""
-    if examples.targets is None:
-        return {}
-    labels = examples.labels
-    splits = {"all": np.ones(len(examples), dtype=bool)}
-    if examples.training is not None:
-        splits = {"training": examples.training, "held-out": ~examples.training}
-    metrics: dict[str, float] = {}
-    for split, chosen in splits.items():
-        if not chosen.any():
-            continue
-        if labels is not None and outputs.shape[1] > 1:
-            metrics[f"accuracy ({split})"] = float((outputs[chosen].argmax(axis=1) == labels[chosen]).mean())
-        elif examples.targets.reshape(len(examples), -1).shape == outputs.shape:
-            residual = outputs[chosen] - examples.targets.reshape(outputs.shape)[chosen]
-            spread = examples.targets[chosen] - examples.targets[chosen].mean(axis=0)
-            total = float(np.square(spread).sum())
-            score = 1 - float(np.square(residual).sum()) / total if total > 0 else float("nan")
-            if np.isfinite(score):  # constant targets have no R2
-                metrics[f"R2 ({split})"] = score
-    return metrics
