@@ -43,7 +43,8 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"store"},
     "dual": {"networks", "features"},
     "extract": {"networks", "features", "dual", "store"},
-    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "app"},
+    "extract_kernel": {"networks", "features", "store"},
+    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "extract_kernel", "app"},
     "app": {"store", "analysis"},
 }
 RIGHT = {"ground", "store", "analysis", "app"}

@@ -344,9 +344,11 @@ class EffectiveFeatures(DesignMatrix):
         """
         return self.kernels()[""]
 
-    def kernel_shapes(self, by: By = "whole", each_output: bool = False) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what `kernels` fills over the design's own examples."""
-        work = KernelWork(self, None, KernelRequest(by, each_output), self.workers)
+    def kernel_shapes(
+        self, by: By = "whole", each_output: bool = False, against: EffectiveFeatures | None = None
+    ) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what `kernels` fills."""
+        work = KernelWork(self, against, KernelRequest(by, each_output), self.workers)
         return dict.fromkeys(work.keys, work.shape)
 
     def kernels(

@@ -27,11 +27,13 @@ def kernel_file(
     ids: Array,
     settings: Mapping[str, object],
     overwrite: bool = False,
+    *,
+    column_ids: Array | None = None,
 ) -> Iterator[dict[str, Target]]:
     """Data sets to fill block by block, by name; when all is written they are at `path`, and after any failure nothing is.
 
-    The kernel of the whole ("") is called "kernel", those of parts "of/<name>"; "id" holds the ids of the examples,
-    and the attribute `settings` (JSON) says what the kernel is of. Rows are numbered example * outputs + output.
+    The kernel of the whole ("") is called "kernel", those of parts "of/<name>"; "id" holds the ids of the examples
+    of its rows, "column_id" those of its columns where they are others, and the attribute `settings` (JSON) says what the kernel is of. Rows are numbered example * outputs + output.
     Raises OutputError where the file cannot be made, or the disk has no room for it.
     """
     target = check_writable(path, overwrite)
@@ -42,7 +44,9 @@ def kernel_file(
         with h5py.File(temporary, "x") as file:
             file.attrs["format"] = "feature_lens kernel"
             file.attrs["settings"] = json.dumps(dict(settings))
-            file["id"] = ids if ids.dtype.kind != "U" else ids.astype(h5py.string_dtype())
+            for name, own in (("id", ids), ("column_id", column_ids)):
+                if own is not None:
+                    file[name] = own if own.dtype.kind != "U" else own.astype(h5py.string_dtype())
             yield {
                 name: add_matrix(file, f"of/{name}" if name else "kernel", shape, dtype)
                 for name, shape in shapes.items()
