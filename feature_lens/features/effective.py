@@ -30,8 +30,9 @@ Array = npt.NDArray[Any]
 
 T = TypeVar("T")
 
-# What the factors of one pass may take.
+# Per-example gradients of the examples of one pass, and what backward takes beside the factors that come of a pass.
 _TILE_BYTES = 64 << 20
+_BACKWARD = 3
 
 
 class EffectiveFeatures(DesignMatrix):
@@ -173,20 +174,29 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def factor_tile(self) -> int:
-        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their size,
-        and so that an even number of passes, which may run in pairs, takes all of them."""
+        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, so that two passes
+        take a quarter of the memory, and an even number of passes, which may run in pairs, takes all examples."""
         if self._asked_tile is not None:
             return self._asked_tile
-        each = sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
-        most = max(1, min(256, _TILE_BYTES // max(each, 1)))
+        most = max(1, min(256, self.memory // 8 // self._pass_bytes))
         n = len(self.examples)
         pairs = -(-n // (2 * most))
         return -(-n // (2 * pairs)) if n > PROBED else n
 
     @property
+    def _pass_bytes(self) -> int:
+        """Bytes that a pass takes for each example."""
+        return max(1, _BACKWARD * sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize)
+
+    @property
+    def _at_once(self) -> int:
+        """Passes at once: one per core, as far as they take a quarter of the memory."""
+        return max(1, min(self.workers or cores(), self.memory // 4 // (self.factor_tile * self._pass_bytes)))
+
+    @property
     def tile_bytes(self) -> int:
-        """Bytes that the factors of one pass take."""
-        return self.factor_tile * sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
+        """Bytes that passes take."""
+        return self._at_once * self.factor_tile * self._pass_bytes
 
     def plan(self, n: int | None = None) -> Plan:
         """How each layer's share of the kernel is computed, for n examples (as many as there are without)."""
@@ -242,7 +252,7 @@ class EffectiveFeatures(DesignMatrix):
     def _sources(self, n_passes: int) -> list[Source]:
         """The source, or twins of it for as many threads as are of use."""
         self._prepare()
-        wanted = min(self.workers or cores(), n_passes)
+        wanted = min(self._at_once, n_passes)
         twins = [self._source.twin() for _ in range(wanted)] if wanted > 1 else []
         found = [twin for twin in twins if twin is not None]
         return found or [self._source]

@@ -15,6 +15,8 @@ from feature_lens.features.plan import Plan, Share, live_positions
 from feature_lens.features.rules import Outer
 
 Array = npt.NDArray[Any]
+# Gradients that are made at once on their way into the common matrix.
+_ROWS_BYTES = 4 << 20
 
 
 @dataclass
@@ -147,11 +149,18 @@ class Gathered:
         for share in plan.shares:
             if share.how == "rows":
                 for place in share.members:
-                    own = next(rows)
-                    values = pieces[place].factor.dense().numpy()
-                    self.matrix[at, :, own.columns] = values if own.rate == 1 else values * np.sqrt(own.rate)
+                    _put_rows(self.matrix[at], next(rows), pieces[place])
             else:
                 _put_pairs(next(pairs), [pieces[place] for place in share.members], at)
+
+
+def _put_rows(matrix: Array, own: Rows, piece: Piece) -> None:
+    """Per-example gradients of some examples at a time: what they take on the way stays near the processor."""
+    step = max(1, _ROWS_BYTES // max(matrix[0, :, own.columns].nbytes, 1))
+    for first in range(0, len(matrix), step):
+        part = slice(first, first + step)
+        values = piece.take(part).factor.dense().numpy()
+        matrix[part, :, own.columns] = values if own.rate == 1 else values * np.sqrt(own.rate)
 
 
 def _places(piece: Piece) -> npt.NDArray[np.int64] | None:

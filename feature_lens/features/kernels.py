@@ -112,8 +112,7 @@ class KernelWork:
     def run(self, out: dict[str, Any]) -> None:
         """Fill the arrays (or HDF5 data sets) of `keys`."""
         n, m = len(self._left.examples), len(self._right.examples)
-        span = self._span(max(n, m))
-        block = self._block(span, n + (0 if self._symmetric else m))
+        span, block = self._sizes(n, m)
         for first in range(0, n, block):
             left = self._left.gathered(first, min(first + block, n), self._plan)
             if self._symmetric:
@@ -121,6 +120,30 @@ class KernelWork:
             for other in range(first + block if self._symmetric else 0, m, block):
                 right = self._right.gathered(other, min(other + block, m), self._plan)
                 self._between(left, first, right, other, span, out)
+
+    def _sizes(self, n: int, m: int) -> tuple[int, int]:
+        """Examples along one side of a tile, and of a block: smaller tiles where the memory allows no others."""
+        together = n + (0 if self._symmetric else m)
+        span = self._span(max(n, m))
+        while span > 1 and not self._block(span, together):
+            span //= 2
+        if block := self._block(span, together):
+            return span, block
+        least = (self._buffers(1) + self._left.tile_bytes + 2 * self._held) >> 20
+        raise SettingsError(
+            f"A kernel of this network needs a working memory of at least {least + 1:,} MiB, but "
+            f"{self._left.memory >> 20:,} MiB were allowed; allow more."
+        )
+
+    @property
+    def _held(self) -> int:
+        """Bytes of the factors of an example."""
+        return self._plan.held * self._dtype.itemsize
+
+    def _buffers(self, span: int) -> int:
+        """Bytes that tiles take while they are computed."""
+        layers = len(self.keys) + 1
+        return self._workers * layers * (span * self._q) ** 2 * self._outputs() * self._dtype.itemsize
 
     def _span(self, n: int) -> int:
         """Examples along one side of a tile: enough rows for fast products, and several tiles for the workers."""
@@ -131,22 +154,11 @@ class KernelWork:
         return max(1, min(most, -(-n // 4)))
 
     def _block(self, span: int, n: int) -> int:
-        """Examples gathered at a time, a multiple of the tile's."""
-        width = np.dtype(self._dtype).itemsize
-        layers = len(self.keys) + 1
-        buffers = self._workers * layers * (span * self._q) ** 2 * self._outputs() * width
-        room = self._left.memory - buffers - self._left.tile_bytes
-        held = self._plan.held * width
-        if n * held <= room:
+        """Examples gathered at a time, a multiple of the tile's; 0 where the memory allows none."""
+        room = self._left.memory - self._buffers(span) - self._left.tile_bytes
+        if n * self._held <= room:
             return -(-n // span) * span
-        block = int(room / 2 // max(held, 1)) // span * span
-        if block >= span:
-            return block
-        raise SettingsError(
-            f"A kernel of this network needs a working memory of at least "
-            f"{-(-(buffers + self._left.tile_bytes + 2 * held * span) >> 20):,} MiB, but {self._left.memory >> 20:,} MiB "
-            "were allowed; allow more."
-        )
+        return max(0, int(room / 2 // max(self._held, 1)) // span * span)
 
     def _outputs(self) -> int:
         return self._plan.rows if self._request.each_output else 1
