@@ -25,7 +25,7 @@ from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, place
 from feature_lens.features.layouts import layout_of
 from feature_lens.features.pieces import Piece, composed, put_together, summed
 from feature_lens.features.reductions import Reduction
-from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Use, contracted
+from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Outer, Use, contracted
 from feature_lens.features.uses import SELECTS, Found, entries_of, find_uses, moved_shape
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
@@ -176,7 +176,8 @@ class Factors:
         names = tuple(name for name in self._chosen if name not in self._fallen)
         ends = [0, len(inputs) - 1] if len(inputs) > 1 else [0]
         weights = torch.randn(self._n_quantities, generator=torch.Generator().manual_seed(1))
-        exact = Jacobian(self._network, self._params, self._reduction, names).exact(inputs[ends], labels[ends], weights)
+        ladder = Jacobian(self._network, self._params, self._reduction, names, self._module)
+        exact = ladder.exact(inputs[ends], labels[ends], weights)
         sizes = [self._params[name].numel() for name in names]
         largest = float(exact.abs().nan_to_num().max()) if exact.numel() else 0.0
         for name, wanted in zip(names, torch.split(exact, sizes, dim=2), strict=True):
@@ -283,10 +284,16 @@ class Factors:
         size = self._params[name].numel()
         if name not in self._entries:
             shape = tuple(self._params[name].shape)
-            self._entries[name] = [
-                composed(factor, entries_of(use, shape, self._network.device), size) for factor, use in factors
-            ]
+            self._entries[name] = [self._entries_of(factor, use, shape, size) for factor, use in factors]
         return put_together(name, [factor for factor, _ in factors], self._entries[name], size)
+
+    def _entries_of(self, factor: Factor, use: Found, shape: tuple[int, ...], size: int) -> torch.Tensor | None:
+        """As `composed`. A matrix that is transposed and whose factor is of the transposed one is all in order: by far
+        the most frequent case, which needs no look at every entry."""
+        whole = isinstance(factor, Outer) and factor.transposed and not factor.offset
+        if whole and [str(node.name()) for node, _ in use.moves] == ["TBackward0"]:
+            return None
+        return composed(factor, entries_of(use, shape, self._network.device), size)
 
     def _gradients(self, outputs: torch.Tensor, uses: list[Found], cotangents: torch.Tensor) -> list[torch.Tensor]:
         """(q, *shape) for what each use's node made: all quantities in one batched backward pass where that works."""

@@ -26,16 +26,24 @@ AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 class Jacobian:
     """d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
 
-    `chosen` names the tensors of theta that are differentiated. Cost per tile of b examples with q quantities:
+    `chosen` names the tensors of theta that are differentiated. `module`: a copy of the network's at these parameters,
+    made when it is needed without. Cost per tile of b examples with q quantities:
     b*q backward passes, and b*q*p numbers.
     """
 
-    def __init__(self, network: Network, params: Params, reduction: Reduction, chosen: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        params: Params,
+        reduction: Reduction,
+        chosen: tuple[str, ...],
+        module: torch.nn.Module | None = None,
+    ) -> None:
         self._network = network
         self._params = params
         self._reduction = reduction
         self._chosen = chosen
-        self._loop_module: torch.nn.Module | None = None
+        self._loop_module = module
         self.step = "vmap"
         self.remarks: tuple[str, ...] = ()
         self._verified = False
@@ -133,6 +141,8 @@ class Jacobian:
                         for key, grad in zip(self._chosen, grads, strict=True)
                     ]
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+        for leaf in leaves.values():
+            leaf.grad = None
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
 
     def _module_at_params(self) -> torch.nn.Module:
