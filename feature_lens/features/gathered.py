@@ -19,6 +19,15 @@ Array = npt.NDArray[Any]
 _ROWS_BYTES = 4 << 20
 
 
+def rows_of(values: Array, positions: Sequence[int], at: slice) -> Array:
+    """Rows (b t, k) of some examples at some positions of values (t, n, k), example by example. All positions of
+    values that lie example by example are not copied."""
+    by_example = values[:, at].swapaxes(0, 1)
+    chosen = by_example if len(positions) == len(values) else by_example[:, list(positions)]
+    rows: Array = chosen.reshape(-1, values.shape[2])
+    return rows
+
+
 @dataclass
 class Inputs:
     """What one tensor's factor has besides g: a (t, n, i), tokens (t, n), or neither for ones; and its lambda."""
@@ -41,17 +50,14 @@ class Inputs:
         return self.rate
 
     def gram_over(self, ts: Sequence[int], at: slice, other: Inputs, us: Sequence[int], to: slice) -> Array | float:
-        """lambda times a . a' of every position in ts with every one in us: (t b, u b'), or one number for ones."""
+        """lambda times a . a' of every position in ts with every one in us: (b t, b' u), or one number for ones."""
         if self.a is not None and other.a is not None:
-            left, right = (
-                a[list(of), part].reshape(-1, self.n_in) for a, of, part in ((self.a, ts, at), (other.a, us, to))
-            )
+            left, right = rows_of(self.a, ts, at), rows_of(other.a, us, to)
             product: Array = left @ right.T
             return product if self.rate == 1 else product * self.rate
         if self.tokens is not None and other.tokens is not None:
-            same: Array = (
-                self.tokens[list(ts), at].reshape(-1, 1) == other.tokens[list(us), to].reshape(-1)
-            ) * self.rate
+            left, right = rows_of(self.tokens[..., None], ts, at), rows_of(other.tokens[..., None], us, to)
+            same: Array = (left == right[:, 0]) * self.rate
             return same
         return self.rate
 
@@ -182,9 +188,10 @@ def _room_for_pairs(
         if factor.is_tokens:
             made.tokens = np.zeros((positions, n), dtype=np.int64)
         elif factor.a is not None:
-            made.a = np.zeros((positions, n, factor.n_in), dtype=dtype)
+            made.a = np.zeros((n, positions, factor.n_in), dtype=dtype).swapaxes(0, 1)
         inputs.append(made)
-    g = np.zeros((positions, n, q * share.n_out), dtype=dtype)
+    # Positions of an example lie beside each other, so that some examples with all of them are rows of one matrix.
+    g = np.zeros((n, positions, q * share.n_out), dtype=dtype).swapaxes(0, 1)
     return Pairs(g, np.zeros(positions, dtype=bool), inputs, share.n_out)
 
 

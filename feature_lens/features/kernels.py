@@ -14,7 +14,7 @@ from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.compiled.pairs import add_scaled
-from feature_lens.features.gathered import Gathered, Pairs
+from feature_lens.features.gathered import Gathered, Pairs, rows_of
 from feature_lens.features.plan import Plan
 from feature_lens.features.reductions import Reduction
 from feature_lens.features.work import Scratch, cores, run_all
@@ -25,7 +25,7 @@ By = Literal["whole", "layer", "tensor"]
 # Kernel rows and columns of one piece of work: its buffers stay in a core's own cache.
 _TILE_ROWS = 960
 # Rows of products over several positions.
-_TOGETHER = 512
+_TOGETHER = 1024
 
 
 class Source(Protocol):
@@ -142,8 +142,10 @@ class KernelWork:
 
     def _buffers(self, span: int) -> int:
         """Bytes that tiles take while they are computed."""
-        layers = len(self.keys) + 1
-        return self._workers * layers * (span * self._q) ** 2 * self._outputs() * self._dtype.itemsize
+        numbers = (len(self.keys) + 1) * (span * self._q) ** 2 * self._outputs()
+        if self._q == 1 and any(share.positions > 1 for share in self._plan.shares if share.how == "pairs"):
+            numbers += 3 * min(_TOGETHER, max(share.positions for share in self._plan.shares) * span) ** 2
+        return self._workers * numbers * self._dtype.itemsize
 
     def _span(self, n: int) -> int:
         """Examples along one side of a tile: enough rows for fast products, and several tiles for the workers."""
@@ -256,16 +258,17 @@ class KernelWork:
         b, c = at.stop - at.start, to.stop - to.start
         each = max(1, _TOGETHER // max(b, c))
         for ts in _some(mine.positions(), each):
-            left = self._of_output(mine.g[ts, at], output).reshape(len(ts) * b, -1)
+            left = rows_of(self._of_output(mine.g, output), ts, at)
             for us in _some(theirs.positions(), each):
-                product = left @ self._of_output(theirs.g[us, to], output).reshape(len(us) * c, -1).T
+                product = left @ rows_of(self._of_output(theirs.g, output), us, to).T
                 parts: dict[int, Any] = {}
                 for x, y in zip(mine.inputs, theirs.inputs, strict=True):
                     k = place[self._key(x.name)]
                     parts[k] = parts.get(k, 0.0) + x.gram_over(ts, at, y, us, to)
                 for k, scale in parts.items():
-                    scaled = product * scale
-                    total[k] += scaled.reshape(len(ts), b, len(us), c).sum(axis=(0, 2))
+                    scaled = np.multiply(product, scale, out=product if len(parts) == 1 else None)
+                    # One axis after the other: the sum over both at once takes twice as long.
+                    total[k] += scaled.reshape(b, len(ts), -1).sum(axis=1).reshape(b, c, len(us)).sum(axis=2)
 
     def _of_output(self, g: Array, output: int) -> Array:
         """g (t, b, q o), or of one output alone (t, b, o)."""
