@@ -20,7 +20,7 @@ from feature_lens.features.kernels import By, KernelRequest, KernelWork
 from feature_lens.features.kinds import KINDS, Ask, Source
 from feature_lens.features.pieces import Piece
 from feature_lens.features.plan import Plan, make_plan
-from feature_lens.features.products import Products
+from feature_lens.features.products import Held, Products
 from feature_lens.features.reductions import reduction
 from feature_lens.features.work import cores, together
 from feature_lens.networks import Network
@@ -299,7 +299,7 @@ class EffectiveFeatures(DesignMatrix):
                 held = self.gathered(0, len(self.examples), plan)
             except FormChanged:
                 return self.held()
-        return _Held(self, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
+        return Held(self.shape, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
 
     def matmul(self, v: Matrix) -> Matrix:
         """Phi v: (columns, k) or (columns,) -> (r, k) or (r,), from blocks of factors."""
@@ -384,19 +384,3 @@ class EffectiveFeatures(DesignMatrix):
             except FormChanged:
                 continue
             return filled
-
-
-class _Held:
-    """A design's products with its factors in memory."""
-
-    def __init__(self, design: EffectiveFeatures, products: Products) -> None:
-        self.shape = design.shape
-        self._products = products
-
-    def matmul(self, v: Matrix) -> Matrix:
-        with one_thread():
-            return self._products.matmul(v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
-
-    def rmatmul(self, u: Matrix) -> Matrix:
-        with one_thread():
-            return self._products.rmatmul(u.reshape(len(u), -1)).reshape(-1, *u.shape[1:])

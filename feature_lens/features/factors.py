@@ -22,7 +22,7 @@ from torch.func import jacrev, vmap
 
 from feature_lens.errors import NetworkError, in_brief
 from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, place, restore_buffers
-from feature_lens.features.layouts import layout_of
+from feature_lens.features.layouts import gradients_by_owner, layout_of
 from feature_lens.features.pieces import Piece, composed, put_together, summed
 from feature_lens.features.reductions import Reduction
 from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Outer, Use, contracted
@@ -192,56 +192,45 @@ class Factors:
                 self._fall((name,), f"its layer rule differs from autograd by {apart:.2g}")
 
     def _probe(self, inputs: torch.Tensor) -> _Known:
-        """Where the examples are in what every node made, from the gradients of outputs weighted by example."""
-        cycled = torch.arange(PROBED) % len(inputs)
-        inputs = inputs[cycled]
-        owner = torch.arange(1, PROBED + 1, dtype=self._network.dtype, device=inputs.device)
-        selecting: frozenset[int] = frozenset()
+        """What the first pass tells: uses, and where the examples are in what their nodes made."""
+        inputs = inputs[torch.arange(PROBED) % len(inputs)]
+        if self._fused_recurrence:
+            with self._pass():
+                fused = any("MkldnnRnn" in use.kind for use in self._uses(self._forward(inputs), frozenset()))
+            self._fused_recurrence = not fused  # the fused recurrence hides its steps; the plain one shows them
         with self._pass():
             outputs = self._forward(inputs)
-            if self._fused_recurrence and any("MkldnnRnn" in use.kind for use in self._uses(outputs, selecting)):
-                self._fused_recurrence = False  # the fused recurrence hides its steps; the plain one shows them
-        with self._pass():
-            outputs = self._forward(inputs)
-            if self._hides(outputs):
-                seen = {use.name for use in self._uses(outputs, selecting)}
-                hidden = tuple(name for name in self._chosen if name not in seen)
-                if hidden:
-                    self._fall(hidden, "a function written in Python may hide where it is used")
-            weights = 1 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+            self._fall_where_hidden(outputs)
+            selecting: frozenset[int] = frozenset()
             while True:
                 uses = self._uses(outputs, selecting)
-                edges = [GradientEdge(use.node, 0) for use in uses]
-                plain, owned = (
-                    (
-                        torch.autograd.grad(outputs, edges, w, retain_graph=True, allow_unused=True)
-                        for w in (weights, weights * owner[:, None].to(outputs.dtype))
-                    )
-                    if uses
-                    else ((), ())
-                )
-                layouts, extended = [], set()
-                for use, one, other in zip(uses, plain, owned, strict=True):
-                    layout = layout_of(one, other, PROBED)
-                    if layout is None and use.kind in SELECTS:
-                        extended.add(use.number)
-                    elif isinstance(layout, str) or layout is None:
-                        self._fall((use.name,), layout or f"its use in {use.kind} is the same for all examples")
-                    layouts.append(layout if isinstance(layout, Layout) else Layout(0))
-                if not extended - selecting:
+                plain, owned = gradients_by_owner(outputs, [use.node for use in uses])
+                found = [layout_of(one, other, PROBED) for one, other in zip(plain, owned, strict=True)]
+                # A look-up that is the same for all examples only moves entries: the use is further on.
+                pairs = zip(uses, found, strict=True)
+                extended = {use.number for use, layout in pairs if layout is None and use.kind in SELECTS}
+                if extended <= selecting:
                     break
                 selecting |= extended
-            gates = _gates(plain)
-        for use in uses:
+        for use, layout in zip(uses, found, strict=True):
+            if not isinstance(layout, Layout):
+                self._fall((use.name,), layout or f"its use in {use.kind} is the same for all examples")
             if use.kind not in RULES:
                 self._fall((use.name,), f"there is no layer rule for {use.kind}")
-        kept = [i for i, use in enumerate(uses) if use.name not in self._fallen]
-        return _Known(
-            tuple(uses[i].signature for i in kept),
-            tuple(layouts[i] for i in kept),
-            tuple(gates[i] for i in kept),
-            selecting,
-        )
+        placed = zip(uses, found, _gates(plain), strict=True)
+        kept = [
+            (use.signature, layout, gate)
+            for use, layout, gate in placed
+            if isinstance(layout, Layout) and use.name not in self._fallen
+        ]
+        signatures, layouts, gates = zip(*kept, strict=True) if kept else ((), (), ())
+        return _Known(signatures, layouts, gates, selecting)
+
+    def _fall_where_hidden(self, outputs: torch.Tensor) -> None:
+        if self._hides(outputs):
+            seen = {use.name for use in self._uses(outputs, frozenset())}
+            hidden = tuple(name for name in self._chosen if name not in seen)
+            self._fall(hidden, "a function written in Python may hide where it is used")
 
     def _by_rules(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         known = self._known

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from feature_lens import EffectiveFeatures, Examples, Network
 from feature_lens.features.design import MEMORY, one_thread
 from feature_lens.features.eigen_solvers import Eigenpairs, leading_eigenpairs
-from feature_lens.features.weight_ranking import rank_weights
+from feature_lens.features.weight_ranking import Wanted, rank_weights
 
 Array = np.ndarray[Any, Any]
 # Shape of the products that the machine's rate is measured with: rows, columns, inner side.
@@ -88,7 +88,7 @@ def best_examples(request: Request) -> Job:
 
     select = largest if output == "largest" else alone
     return Job(
-        lambda: rank_weights(design, 1, select, keep, None, 0, second=False),
+        lambda: rank_weights(design, Wanted(1, select, keep, second=False)),
         lambda found: found.ranking.highest.value[:, 0],
     )
 
