@@ -292,7 +292,7 @@ class EffectiveFeatures(DesignMatrix):
     def held(self) -> Operator:
         """Products with factors that stay in memory as long as the answer does, where `memory` allows it."""
         plan = self.plan()
-        if len(self.examples) * plan.held * self.dtype.itemsize + self.tile_bytes > self.memory:
+        if len(self.examples) * plan.held * self.dtype.itemsize > self.memory // 4 * 3:
             return self
         with one_thread():
             try:
@@ -334,7 +334,8 @@ class EffectiveFeatures(DesignMatrix):
             plan = self.plan()
             each = plan.held * self.dtype.itemsize
             tile = self.factor_tile
-            block = max(tile, int((self.memory - self.tile_bytes) // max(each, 1)) // tile * tile)
+            # Passes may take a quarter; how many there are at once must not shape the sums.
+            block = max(tile, int(self.memory // 4 * 3 // max(each, 1)) // tile * tile)
             found = []
             try:
                 with one_thread():

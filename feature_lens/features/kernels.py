@@ -122,17 +122,22 @@ class KernelWork:
                 self._between(left, first, right, other, span, out)
 
     def _sizes(self, n: int, m: int) -> tuple[int, int]:
-        """Examples along one side of a tile, and of a block: smaller tiles where the memory allows no others."""
-        together = n + (0 if self._symmetric else m)
+        """Examples along one side of a tile, and of a block. The tile, which shapes rounding, follows from sizes and
+        memory alone; a block from what is left beside the tiles and passes of as many workers as there are."""
+        together, memory = n + (0 if self._symmetric else m), self._left.memory
         span = self._span(max(n, m))
-        while span > 1 and not self._block(span, together):
+        while span > 1 and (self._buffers(span) > memory // 8 or min(together, 2 * span) * self._held > memory // 2):
             span //= 2
-        if block := self._block(span, together):
+        self._workers = max(1, min(self._workers, memory // 4 // self._buffers(span)))
+        room = memory - self._workers * self._buffers(span) - self._left.tile_bytes
+        if together * self._held <= room:
+            return span, -(-together // span) * span
+        if block := max(0, int(room / 2 // max(self._held, 1)) // span * span):
             return span, block
         least = (self._buffers(1) + self._left.tile_bytes + 2 * self._held) >> 20
         raise SettingsError(
             f"A kernel of this network needs a working memory of at least {least + 1:,} MiB, but "
-            f"{self._left.memory >> 20:,} MiB were allowed; allow more."
+            f"{memory >> 20:,} MiB were allowed; allow more."
         )
 
     @property
@@ -141,11 +146,11 @@ class KernelWork:
         return self._plan.held * self._dtype.itemsize
 
     def _buffers(self, span: int) -> int:
-        """Bytes that tiles take while they are computed."""
+        """Bytes that a worker takes for a tile while it is computed."""
         numbers = (len(self.keys) + 1) * (span * self._q) ** 2 * self._outputs()
         if self._q == 1 and any(share.positions > 1 for share in self._plan.shares if share.how == "pairs"):
             numbers += 3 * min(_TOGETHER, max(share.positions for share in self._plan.shares) * span) ** 2
-        return self._workers * numbers * self._dtype.itemsize
+        return numbers * self._dtype.itemsize
 
     def _span(self, n: int) -> int:
         """Examples along one side of a tile: enough rows for fast products, and several tiles for the workers."""
@@ -154,13 +159,6 @@ class KernelWork:
         if self._request.by != "whole":
             most = max(1, int(most / np.sqrt(len(self.keys))))
         return max(1, min(most, -(-n // 4)))
-
-    def _block(self, span: int, n: int) -> int:
-        """Examples gathered at a time, a multiple of the tile's; 0 where the memory allows none."""
-        room = self._left.memory - self._buffers(span) - self._left.tile_bytes
-        if n * self._held <= room:
-            return -(-n // span) * span
-        return max(0, int(room / 2 // max(self._held, 1)) // span * span)
 
     def _outputs(self) -> int:
         return self._plan.rows if self._request.each_output else 1
