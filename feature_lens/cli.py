@@ -32,6 +32,11 @@ _STOPPED: Final = 130  # what Typer returns on Ctrl+C
 _STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
+LearningRate = Annotated[
+    list[str] | None,
+    typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
+]
+Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
 BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
 
 
@@ -92,10 +97,7 @@ def extract(
         str, typer.Option(help="max, mean or absmax: what stands for a unit with many positions.")
     ] = "max",
     no_neurons: Annotated[bool, typer.Option("--no-neurons", help="Leave ordinary neurons out.")] = False,
-    learning_rate: Annotated[
-        list[str] | None,
-        typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
-    ] = None,
+    learning_rate: LearningRate = None,
     keep: Annotated[int, typer.Option(help="Examples kept at each end of a ranking.")] = 16,
     rank_outputs: Annotated[str, typer.Option(help="auto or all: outputs ranked for weight features.")] = "auto",
     factors: Annotated[
@@ -109,7 +111,11 @@ def extract(
     flattened: Annotated[
         bool, typer.Option("--flattened", help="With --dual: regressions on whole kernels too, side p or n c.")
     ] = False,
+    kernel: Annotated[
+        str | None, typer.Option(help="trace or flattened: also keep the kernel, summed over outputs or whole.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Device = "cpu",
     tile: Annotated[int | None, typer.Option(help="Examples per tile; shapes rounding.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples taken together; changes no value.")] = 256,
     workers: Annotated[int, typer.Option(help="Sets computed at a time; changes no value.")] = 2,
@@ -149,6 +155,7 @@ def extract(
         factors=factors,
         dual=dual,
         flattened=flattened,
+        kernel=kernel,
         tile=tile,
         batch_size=batch_size,
         workers=workers,
@@ -161,6 +168,7 @@ def extract(
         initial=initial,
         learning_rates=_learning_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # as above
+        device=device,
     )
     untold = "No trained checkpoint was given: the parameters are those that the factory returned."
     remarks = (untold,) if trained is None else ()
@@ -180,37 +188,46 @@ def kernel(
     data: Annotated[str, typer.Option(help="Factory of the data: Examples, (inputs, targets) or a torch Dataset.")],
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("kernel.h5"),
     trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
+    at: Annotated[
+        str, typer.Option(help="Feature kind: effective, initial, sharp, first_order or path.")
+    ] = "effective",
     outputs: Annotated[str, typer.Option(help="Output reduction: flattened, trace, output:3 and so on.")] = "flattened",
+    between: Annotated[
+        tuple[str, str], typer.Option(help="Examples of the rows and of the columns: all, training or held-out.")
+    ] = ("all", "all"),
     by: Annotated[str, typer.Option(help="whole, layer or tensor: one kernel, or its parts, which add up.")] = "whole",
     each_output: Annotated[bool, typer.Option("--each-output", help="A kernel for each output alone.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
+    learning_rate: LearningRate = None,
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
+    device: Device = "cpu",
     memory: Annotated[int, typer.Option(help="MiB of working memory.")] = 512,
     plan: Annotated[bool, typer.Option("--plan", help="Print how each layer would be computed, and stop.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the neural tangent kernel of your network to a file, block by block, or print how it is computed."""
-    from feature_lens.features.effective import EffectiveFeatures
+    from feature_lens.extract_kernel import KernelSettings, extract_kernel, kernel_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
-    from feature_lens.store import check_writable, kernel_file
+    from feature_lens.store import check_writable
 
     if not plan:
         check_writable(out, overwrite)
     frozen = Network.from_module(
         make_module(network),
         trained=trained,
+        initial=initial,
+        learning_rates=_learning_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # checked where it is used, with a sentence
+        device=device,
     )
-    examples = make_examples(data)
-    design = EffectiveFeatures(frozen, examples, outputs=outputs, layers=layers or None, memory=memory << 20)
+    chosen = tuple(layers) if layers else None
+    settings = KernelSettings(at, outputs, between, by, each_output, chosen, memory)  # type: ignore[arg-type]  # as above
     if plan:
-        typer.echo(str(design.plan()))
+        typer.echo(kernel_plan(frozen, make_examples(data), settings))
         return
-    shapes = design.kernel_shapes(by, each_output)  # type: ignore[arg-type]  # as above
-    settings = {"outputs": outputs, "by": by, "each_output": each_output, "network": frozen.digest}
-    with kernel_file(out, shapes, design.dtype, examples.ids, settings, overwrite) as made:
-        design.kernels(by=by, each_output=each_output, out=made)  # type: ignore[arg-type]  # as above
+    extract_kernel(frozen, make_examples(data), out, settings, overwrite=overwrite)
     typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 

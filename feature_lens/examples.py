@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.errors import ExamplesError, in_brief
+from feature_lens.errors import ExamplesError, SettingsError, in_brief
 
 Array = npt.NDArray[Any]
 Kind = Literal["image", "signal", "tokens", "vector", "text"]
@@ -186,6 +186,22 @@ class Examples:
     def fitting(self) -> npt.NDArray[np.int64]:
         """Positions on which bases are fitted: the training examples, or all where there is no split."""
         return np.arange(len(self)) if self.training is None else np.flatnonzero(self.training)
+
+    def part(self, name: str) -> npt.NDArray[np.int64]:
+        """Positions of the 'training' or 'held-out' examples, or of 'all'.
+
+        Raises SettingsError for another name, ExamplesError where there are no such examples.
+        """
+        if name not in ("all", "training", "held-out"):
+            raise SettingsError(f"Examples are all, training or held-out, not '{name}'; choose one of them.")
+        if name == "all":
+            return np.arange(len(self))
+        found = (
+            np.empty(0, np.int64) if self.training is None else np.flatnonzero(self.training == (name == "training"))
+        )
+        if len(found) == 0:
+            raise ExamplesError(f"There are no {name} examples; give the data with a split of both parts.")
+        return found
 
     @cached_property
     def duplicate_group(self) -> npt.NDArray[np.int32]:

@@ -32,11 +32,12 @@ from feature_lens.features.bases.basis import MOST_CLASSES
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.kept_kernel import kept_kernel
 from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
 from feature_lens.networks import Network
 from feature_lens.networks.quality import metrics
 from feature_lens.registry import unknown_name
-from feature_lens.run_contents import RunContents
+from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
@@ -94,7 +95,9 @@ class ExtractSettings:
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
     value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
     regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
-    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without. tile: examples per tile, chosen from the sizes without; it shapes rounding.
+    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without.
+    kernel: keep the kernel between all examples, summed over outputs ("trace") or of all rows ("flattened"); it goes
+    to the file block by block. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
     kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
     """
@@ -109,6 +112,7 @@ class ExtractSettings:
     flattened: bool = False
     trained_step: float = 0.0
     trained_time: float | None = None
+    kernel: str | None = None
     tile: int | None = None
     batch_size: int = 256
     workers: int = 2
@@ -159,6 +163,7 @@ def compute_run(
     n_outputs = network.check(examples)
     jobs, left_out = _jobs(network, examples, settings)
     sets = _built(jobs, settings, progress)
+    kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
     dual = None
     if settings.dual:
@@ -173,6 +178,7 @@ def compute_run(
         outputs=outputs,
         sets=sets,
         dual=dual,
+        kernel=None if kernel is None else kept_kernel(kernel),
         provenance=Provenance(
             settings=settings.shaping(),
             software=software(),
@@ -218,6 +224,9 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
             f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
             *([whole] if settings.flattened else []),
         ]
+    if (kernel := _kernel_design(network, examples, settings)) is not None:
+        plan = str(kernel.plan()).splitlines()
+        lines += [f"kernel, {settings.kernel}, in the run", *(f"  {line}" for line in plan)]
     return "\n".join([*lines, *left_out])
 
 
@@ -291,7 +300,13 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis = Canonical(settings.rank_outputs, settings.factors)
     else:
         basis = kind()
-    design = EffectiveFeatures(
+    return _Job(wanted.title(), _effective(network, examples, wanted, settings), basis)
+
+
+def _effective(
+    network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings
+) -> EffectiveFeatures:
+    return EffectiveFeatures(
         network,
         examples,
         wanted.at,
@@ -300,7 +315,11 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         tile=settings.tile,
         memory=settings.memory << 20,
     )
-    return _Job(wanted.title(), design, basis)
+
+
+def _kernel_design(network: Network, examples: Examples, settings: ExtractSettings) -> EffectiveFeatures | None:
+    wanted = SetSettings(outputs=settings.kernel or "trace")
+    return None if settings.kernel is None else _effective(network, examples, wanted, settings)
 
 
 def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
@@ -368,6 +387,8 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
         raise SettingsError(f"At most {MOST_KEPT:,} examples are kept at each end, but {settings.keep} came.")
     if settings.rank_outputs not in get_args(RankOutputs):
         raise SettingsError(f"Outputs are ranked 'auto' or 'all', not '{settings.rank_outputs}'; choose one of them.")
+    if settings.kernel is not None and settings.kernel not in KEPT_KERNELS:
+        raise unknown_name("kernel that a run keeps", settings.kernel, list(KEPT_KERNELS))
     if settings.reduce not in get_args(Reduce):
         raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
     settings.of_dual()
@@ -396,4 +417,6 @@ def _remarks(network: Network, examples: Examples) -> list[str]:
         remarks.append("There is no held-out split: all bases are fitted in sample.")
     if network.initial is None:
         remarks.append("Initial parameters were not given, so initial features cannot be shown.")
+    if network.device.type != "cpu":
+        remarks.append(f"Passes of the network ran on the device '{network.device}'.")
     return remarks

@@ -23,7 +23,6 @@ Ints = npt.NDArray[np.integer]
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _BUFFER_BYTES = 256 << 20
-_COUNTED = 1 << 18
 
 
 def id_ranks(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
@@ -31,6 +30,18 @@ def id_ranks(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
     ranks = np.empty(len(ids), dtype=np.uint32)
     ranks[np.argsort(ids, kind="stable")] = np.arange(len(ids), dtype=np.uint32)
     return ranks
+
+
+def checked_keep(keep: int) -> int:
+    """The number of examples kept at each end; raises SettingsError below 1."""
+    if keep < 1:
+        raise SettingsError(f"The number of examples kept at each end must be at least 1, not {keep}.")
+    return keep
+
+
+def no_examples() -> SettingsError:
+    """What a ranking of nothing says."""
+    return SettingsError("A ranking needs at least one example, but none came; give a data set that is not empty.")
 
 
 def _as_float32(values: Floats) -> npt.NDArray[np.float32]:
@@ -129,13 +140,11 @@ class RunningRanking:
         n_classes: int = 0,
         buffer: int = 256,
     ) -> None:
-        if keep < 1:
-            raise SettingsError(f"The number of examples kept at each end must be at least 1, not {keep}.")
         self._shape = (n_features, n_views)
         self._ranks = id_ranks(ids)
         self._position_of_rank = np.empty(len(ids), dtype=np.int32)
         self._position_of_rank[self._ranks] = np.arange(len(ids), dtype=np.int32)
-        self._asked = keep
+        self._asked = checked_keep(keep)
         self._keep = min(keep, len(ids))
         # Keys take 16 bytes per example, feature and view; the limit changes memory, never a value.
         self._buffer_limit = max(1, min(buffer, _BUFFER_BYTES // (16 * max(n_features * n_views, 1))))
@@ -210,9 +219,7 @@ class RunningRanking:
     def result(self) -> Ranking:
         """The ranking of all tiles seen; raises SettingsError when there was none."""
         if not self._falling:
-            raise SettingsError(
-                "A ranking needs at least one example, but none came; give a data set that is not empty."
-            )
+            raise no_examples()
         self._compact()
         falling = np.sort(self._falling[0], axis=-1)[..., ::-1]
         rising = np.sort(self._rising[0], axis=-1)
@@ -234,35 +241,6 @@ class RunningRanking:
             first_nonfinite=self._first,
             class_mean=class_mean,
         )
-
-
-class RunningHistogram:
-    """Counts of finite values in bins of equal width from each feature's minimum to its maximum, tile by tile.
-
-    `counts` (k, v, bins); a constant feature has all its values in the first bin. Cost k*v*n.
-    """
-
-    def __init__(self, minimum: npt.NDArray[np.float32], maximum: npt.NDArray[np.float32], bins: int = 40) -> None:
-        # Without a finite value there is no minimum: NaN, and nothing to count.
-        self._low = np.nan_to_num(minimum.astype(np.float64))[..., None]
-        width = np.nan_to_num(maximum.astype(np.float64))[..., None] - self._low
-        self._per_unit = np.divide(bins, width, out=np.zeros_like(width), where=width > 0)
-        self.counts = np.zeros((*minimum.shape, bins), dtype=np.int32)
-
-    def update(self, values: Floats) -> None:
-        """Take the values (k, v, b) of a tile of examples."""
-        bins = self.counts.shape[-1]
-        # Some features at a time: counting makes room for every bin of all of them.
-        step = max(1, _COUNTED // (self.counts.shape[1] * bins))
-        for first in range(0, len(self.counts), step):
-            part = slice(first, first + step)
-            tile = _as_float32(values[part])
-            finite = np.isfinite(tile)
-            place = (np.where(finite, tile, self._low[part]) - self._low[part]) * self._per_unit[part]
-            rows = np.arange(tile.shape[0] * tile.shape[1]).reshape(*tile.shape[:2], 1) * bins
-            flat = (rows + np.clip(place.astype(np.int64), 0, bins - 1))[finite]
-            counts = np.bincount(flat, minlength=tile.shape[0] * tile.shape[1] * bins)
-            self.counts[part] += counts.reshape(self.counts[part].shape).astype(np.int32)
 
 
 def _largest(parts: list[npt.NDArray[np.uint64]], keep: int) -> npt.NDArray[np.uint64]:

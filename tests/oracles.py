@@ -71,3 +71,17 @@ def made(
         split=np.arange(n) % 3 != 0 if split else None,
     )
     return Network.from_module(module.eval()), examples
+
+
+def histogram_counts(values: np.ndarray, minimum: np.ndarray, maximum: np.ndarray, bins: int) -> np.ndarray:
+    """Counts (k, v, bins) of the finite values (k, v, n), as float32, between minimum and maximum (k, v)."""
+    counts = np.zeros((*values.shape[:2], bins), dtype=np.int32)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
+    for at in np.ndindex(*values.shape[:2]):
+        finite = rounded[at][np.isfinite(rounded[at])].astype(np.float64)
+        if len(finite):
+            low, width = float(minimum[at]), float(maximum[at]) - float(minimum[at])
+            place = (finite - low) * (bins / width if width > 0 else 0.0)
+            counts[at] = np.bincount(np.clip(place.astype(np.int64), 0, bins - 1), minlength=bins)
+    return counts

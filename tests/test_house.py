@@ -42,8 +42,12 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"store"},
     "dual": {"networks", "features"},
     "extract": {"networks", "features", "dual", "store"},
+    "extract_kernel": {"networks", "features", "store"},
     "reading_commands": {"store", "analysis"},
-    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "reading_commands", "app"},
+    "cli": {
+        *("networks", "features", "dual", "store", "analysis"),
+        *("extract", "extract_kernel", "reading_commands", "app"),
+    },
     "app": {"store", "analysis"},
 }
 RIGHT = {"ground", "store", "analysis", "app"}
@@ -132,7 +136,7 @@ def test_there_are_no_circles() -> None:
     assert set(order) >= set(graph)
 
 
-_HDF5 = ("reader", "stored", "factors_reader", "dual_reader", "writer", "kernel_file")
+_HDF5 = ("reader", "stored", "factors_reader", "dual_reader", "writer", "kernel_file", "blocks")
 
 
 def test_only_the_store_opens_hdf5() -> None:

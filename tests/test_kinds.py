@@ -38,7 +38,7 @@ def _deep() -> nn.Module:
 
 
 class _Pooled(nn.Module):
-    """Convolution, maximum over windows, an absolute value, a residual connection, a clamp."""
+    """Convolution, maximum over windows, absolute values (also of one number per example), a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,10 @@ class _Pooled(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = nn.functional.max_pool2d(self.conv(x), 2)
         flat = x.flatten(1)
-        return self.out(torch.abs(pooled).flatten(1)) + self.side(flat).clamp(min=-0.2, max=0.3)
+        return (
+            self.out(torch.abs(pooled).flatten(1))
+            + self.side(flat).clamp(min=-0.2, max=0.3) * flat[:, 0].abs()[:, None]
+        )
 
 
 class _Square(nn.Module):

@@ -1,4 +1,4 @@
-"""Rankings of products that are never formed, against RunningRanking and RunningHistogram of the formed values."""
+"""Rankings and histograms of products that are never formed, against those of the formed values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import histogram_counts
 
 from feature_lens.errors import SettingsError
 from feature_lens.features import outer_ranking
 from feature_lens.features.outer_ranking import PANEL, OuterHistogram, OuterRanking, ValueRanking
-from feature_lens.ranking import Ranking, RunningHistogram, rank_values
+from feature_lens.ranking import Ranking, rank_values
 
 # One worker compiles for all of them.
 pytestmark = pytest.mark.xdist_group("outer_ranking")
@@ -216,8 +217,7 @@ def test_any_numbers_are_ranked_and_counted_as_if_formed(
 
 def _check_counts(ranking: Ranking, a: np.ndarray, g: np.ndarray, block: int, bins: int = 40) -> None:
     values = _formed(a, g)
-    wanted = RunningHistogram(ranking.minimum, ranking.maximum, bins)
-    wanted.update(values)
+    wanted = histogram_counts(values, ranking.minimum, ranking.maximum, bins)
     outer = OuterHistogram(ranking.minimum, ranking.maximum, g.shape[2], a.shape[1], SCALE, bins)
     valued = OuterHistogram(ranking.minimum, ranking.maximum, 1, len(values), bins=bins, workers=1)
     for start in range(0, len(a), block):
@@ -225,7 +225,7 @@ def _check_counts(ranking: Ranking, a: np.ndarray, g: np.ndarray, block: int, bi
         valued.update_values(values.transpose(2, 1, 0)[start : start + block])
     for found in (outer, valued):
         assert found.counts.dtype == np.int32
-        np.testing.assert_array_equal(found.counts, wanted.counts)
+        np.testing.assert_array_equal(found.counts, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -235,6 +235,14 @@ def test_histograms_count_as_if_formed(dtype: str, bins: int) -> None:
     ranking = _outer(a, g, ids, 1)
     for block in (1500, 401):
         _check_counts(ranking, a, g, block, bins)
+
+
+def test_histograms_of_columns_without_a_range() -> None:
+    values = np.array([[[0.5] * 6], [[np.nan] * 6], [[np.inf, 1.0, np.nan, 2.0, -np.inf, 1e300]]])
+    ranking = rank_values(values, np.arange(6), 2)
+    found = OuterHistogram(ranking.minimum, ranking.maximum, 1, 3, bins=4, workers=1)
+    found.update_values(values.transpose(2, 1, 0))
+    assert found.counts[:, 0].tolist() == [[6, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
 
 
 def test_what_cannot_be_ranked_is_said() -> None:

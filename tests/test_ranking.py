@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from feature_lens.errors import SettingsError
 from feature_lens.ranking import (
     Ranking,
-    RunningHistogram,
     RunningRanking,
     id_ranks,
     order,
@@ -246,32 +245,6 @@ def test_a_range_sample_covers_the_whole_range_evenly(n: int, count: int) -> Non
         gaps = np.diff(places)
         assert gaps.min() >= 1
         assert gaps.max() - gaps.min() <= 1
-
-
-def test_histograms_count_the_finite_values_tile_by_tile() -> None:
-    values, ids, _ = _large(5)
-    ranking = rank_values(values, ids, 3)
-    running = RunningHistogram(ranking.minimum, ranking.maximum, bins=10)
-    for start in range(0, 700, 64):
-        running.update(values[..., start : start + 64])
-    rounded = values.astype(np.float32).astype(np.float64)
-    for at in np.ndindex(3, 2):
-        finite = rounded[at][np.isfinite(rounded[at])]
-        # numpy decides a value on an edge by the edge itself, so only values away from edges are compared.
-        low, high = finite.min(), finite.max()
-        place = (finite - low) / (high - low) * 10
-        wanted = np.bincount(np.minimum(np.floor(place), 9).astype(int), minlength=10)
-        on_edge = np.abs(place - np.round(place)) < 1e-9
-        assert running.counts[at].sum() == len(finite)
-        assert np.abs(running.counts[at] - wanted).sum() <= 2 * np.count_nonzero(on_edge)
-
-
-def test_histograms_of_columns_without_a_range() -> None:
-    values = np.array([[[0.5] * 6], [[np.nan] * 6], [[np.inf, 1.0, np.nan, 2.0, -np.inf, 1e300]]])
-    ranking = rank_values(values, np.arange(6), 2)
-    running = RunningHistogram(ranking.minimum, ranking.maximum, bins=4)
-    running.update(values)
-    assert running.counts[:, 0].tolist() == [[6, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
 
 
 def test_what_cannot_be_ranked_is_said() -> None:

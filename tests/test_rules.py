@@ -333,8 +333,23 @@ def test_kernels_between_two_sets_of_examples_and_of_each_output() -> None:
         _close(of_tensor[name], own @ own.T)
 
 
+@pytest.mark.parametrize("memory", [1 << 17, 1 << 29])
+@pytest.mark.parametrize("outputs", ["flattened", "trace"])
+def test_no_bit_depends_on_workers_whatever_the_memory(memory: int, outputs: str) -> None:
+    one, four = (
+        _design(_Positions, _tokens(7, 4)(70), outputs, memory=memory, workers=workers)[0] for workers in (1, 4)
+    )
+    u = np.random.default_rng(0).standard_normal((one.shape[0], 2))
+    assert one.gram().tobytes() == four.gram().tobytes()
+    assert one.rmatmul(u).tobytes() == four.rmatmul(u).tobytes()
+
+
 def test_too_little_memory_and_unlike_designs_are_told() -> None:
-    design, _ = _design(mlp, _numbers(5)(600), memory=1 << 16)
+    little, _ = _design(mlp, _numbers(5)(600), memory=1 << 16)
+    plenty, _ = _design(mlp, _numbers(5)(600))
+    # Blocks and tiles of a few examples: the same products, in other orders.
+    np.testing.assert_allclose(little.gram(), plenty.gram(), rtol=1e-12, atol=1e-12)
+    design, _ = _design(mlp, _numbers(5)(600), memory=1 << 10)
     with pytest.raises(SettingsError, match="working memory of at least"):
         design.gram()
     other, _ = _design(_tied, _numbers(3)(4))

@@ -36,6 +36,9 @@ def run_card(run: RunContents) -> str:
         lines += _indented(card.title)
         if card.equals:
             lines += _indented(f"equals {card.equals}")
+    if run.kernel is not None:
+        side = run.kernel.value.shape[0]
+        lines.append(f"kernel    {run.kernel.outputs}, {side:,} x {side:,} {run.kernel.value.dtype}")
     lines += _dual(run)
     for remark in run.provenance.remarks:
         first, *rest = textwrap.wrap(remark, _WIDTH - 10)

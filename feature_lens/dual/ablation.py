@@ -146,8 +146,7 @@ def _without(design: EffectiveFeatures, parts: Iterator[tuple[int, Matrix]]) -> 
     for feature, part in parts:
         params: Params = {}
         for (name, at), shape in zip(network.parameters.slices, network.parameters.shapes, strict=True):
-            less = torch.as_tensor(part[at].reshape(shape), dtype=network.dtype)
-            params[name] = network.trained[name] - less
+            params[name] = network.trained[name] - network.real(part[at].reshape(shape))
         yield feature, network.outputs_at(params, design.examples, _TILE)
 
 

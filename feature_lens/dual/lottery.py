@@ -21,7 +21,7 @@ from feature_lens.dual.sharing import Contributions
 from feature_lens.dual_record import Ticket
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import one_thread
+from feature_lens.features.design import as_matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
@@ -64,7 +64,7 @@ def tickets(
     start = network.outputs(examples, at="initial")
     kept = {name: _kept(order, wanted) for name, order in orders.items()}
     design = EffectiveFeatures(network, examples, "path", tolerance=tolerance)
-    added = np.concatenate([value.double().numpy().ravel() for value in network.displacement().values()])
+    added = np.concatenate([as_matrix(value).ravel() for value in network.displacement().values()])
     found: list[Ticket] = []
     sums = _sums(design, added, list(kept.values()))
     for (name, masks), of_order in zip(kept.items(), sums, strict=True):
@@ -135,7 +135,7 @@ def _sparse(network: Network, examples: Examples, mask: npt.NDArray[np.bool_]) -
     params: Params = {}
     start = network.at("initial")
     for (name, at), shape in zip(network.parameters.slices, network.parameters.shapes, strict=True):
-        chosen = torch.as_tensor(mask[at].reshape(shape))
+        chosen = torch.as_tensor(mask[at].reshape(shape), device=network.device)
         params[name] = torch.where(chosen, network.trained[name], start[name])
     return network.outputs_at(params, examples)
 

@@ -17,7 +17,7 @@ from torch.func import jvp, vmap
 
 from feature_lens.errors import NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
-from feature_lens.features.design import one_thread
+from feature_lens.features.design import as_matrix, one_thread
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
 from feature_lens.networks.passes import one_pass
@@ -97,7 +97,7 @@ def interactions(network: Network, examples: Examples, directions: Matrix) -> In
             found = _row(network, inputs, tangents, one)
             if made is None:
                 made = np.empty((n, found.shape[2], k, k))
-            part = found.permute(1, 2, 0).to(torch.float64).numpy()
+            part = as_matrix(found.permute(1, 2, 0))
             made[first : first + len(inputs), :, one, one:] = part
             made[first : first + len(inputs), :, one:, one] = part
     return Interactions(np.empty((0, 1, k, k)) if made is None else made)
@@ -133,6 +133,6 @@ def _as_params(network: Network, rows: Matrix) -> Params:
     """Rows (k, p) as tensors (k, *shape) by name."""
     table = network.parameters
     return {
-        name: torch.as_tensor(rows[:, at], dtype=network.dtype).reshape(len(rows), *shape)
+        name: network.real(rows[:, at]).reshape(len(rows), *shape)
         for (name, at), shape in zip(table.slices, table.shapes, strict=True)
     }

@@ -379,4 +379,4 @@ class _Centred:
 
 def as_matrix(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """A tensor as a float64 array."""
-    return tensor.detach().to(torch.float64).numpy()
+    return tensor.detach().cpu().to(torch.float64).numpy()

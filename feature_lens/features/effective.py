@@ -20,7 +20,7 @@ from feature_lens.features.kernels import By, KernelRequest, KernelWork
 from feature_lens.features.kinds import KINDS, Ask, Source
 from feature_lens.features.pieces import Piece
 from feature_lens.features.plan import Plan, make_plan
-from feature_lens.features.products import Products
+from feature_lens.features.products import Held, Products
 from feature_lens.features.reductions import reduction
 from feature_lens.features.work import cores, together
 from feature_lens.networks import Network
@@ -30,8 +30,9 @@ Array = npt.NDArray[Any]
 
 T = TypeVar("T")
 
-# What the factors of one pass may take.
+# Per-example gradients of the examples of one pass, and what backward takes beside the factors that come of a pass.
 _TILE_BYTES = 64 << 20
+_BACKWARD = 3
 
 
 class EffectiveFeatures(DesignMatrix):
@@ -147,7 +148,8 @@ class EffectiveFeatures(DesignMatrix):
 
     def _labels(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
         labels = self.examples.labels
-        return torch.as_tensor(np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions])
+        chosen = np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions]
+        return torch.as_tensor(chosen, device=self.network.device)
 
     def _pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64], again: bool = True) -> list[Piece]:
         """Factors of some examples, of whatever form they have now."""
@@ -172,20 +174,29 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def factor_tile(self) -> int:
-        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, by their size,
-        and so that an even number of passes, which may run in pairs, takes all of them."""
+        """Examples per pass when factors are gathered: what was asked for as `tile`, else up to 256, so that two passes
+        take a quarter of the memory, and an even number of passes, which may run in pairs, takes all examples."""
         if self._asked_tile is not None:
             return self._asked_tile
-        each = sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
-        most = max(1, min(256, _TILE_BYTES // max(each, 1)))
+        most = max(1, min(256, self.memory // 8 // self._pass_bytes))
         n = len(self.examples)
         pairs = -(-n // (2 * most))
         return -(-n // (2 * pairs)) if n > PROBED else n
 
     @property
+    def _pass_bytes(self) -> int:
+        """Bytes that a pass takes for each example."""
+        return max(1, _BACKWARD * sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize)
+
+    @property
+    def _at_once(self) -> int:
+        """Passes at once: one per core, as far as they take a quarter of the memory."""
+        return max(1, min(self.workers or cores(), self.memory // 4 // (self.factor_tile * self._pass_bytes)))
+
+    @property
     def tile_bytes(self) -> int:
-        """Bytes that the factors of one pass take."""
-        return self.factor_tile * sum(piece.numbers for piece in self._prepare()) * self.dtype.itemsize
+        """Bytes that passes take."""
+        return self._at_once * self.factor_tile * self._pass_bytes
 
     def plan(self, n: int | None = None) -> Plan:
         """How each layer's share of the kernel is computed, for n examples (as many as there are without)."""
@@ -241,7 +252,7 @@ class EffectiveFeatures(DesignMatrix):
     def _sources(self, n_passes: int) -> list[Source]:
         """The source, or twins of it for as many threads as are of use."""
         self._prepare()
-        wanted = min(self.workers or cores(), n_passes)
+        wanted = min(self._at_once, n_passes)
         twins = [self._source.twin() for _ in range(wanted)] if wanted > 1 else []
         found = [twin for twin in twins if twin is not None]
         return found or [self._source]
@@ -281,14 +292,14 @@ class EffectiveFeatures(DesignMatrix):
     def held(self) -> Operator:
         """Products with factors that stay in memory as long as the answer does, where `memory` allows it."""
         plan = self.plan()
-        if len(self.examples) * plan.held * self.dtype.itemsize + self.tile_bytes > self.memory:
+        if len(self.examples) * plan.held * self.dtype.itemsize > self.memory // 4 * 3:
             return self
         with one_thread():
             try:
                 held = self.gathered(0, len(self.examples), plan)
             except FormChanged:
                 return self.held()
-        return _Held(self, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
+        return Held(self.shape, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
 
     def matmul(self, v: Matrix) -> Matrix:
         """Phi v: (columns, k) or (columns,) -> (r, k) or (r,), from blocks of factors."""
@@ -323,7 +334,8 @@ class EffectiveFeatures(DesignMatrix):
             plan = self.plan()
             each = plan.held * self.dtype.itemsize
             tile = self.factor_tile
-            block = max(tile, int((self.memory - self.tile_bytes) // max(each, 1)) // tile * tile)
+            # Passes may take a quarter; how many there are at once must not shape the sums.
+            block = max(tile, int(self.memory // 4 * 3 // max(each, 1)) // tile * tile)
             found = []
             try:
                 with one_thread():
@@ -343,9 +355,11 @@ class EffectiveFeatures(DesignMatrix):
         """
         return self.kernels()[""]
 
-    def kernel_shapes(self, by: By = "whole", each_output: bool = False) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what `kernels` fills over the design's own examples."""
-        work = KernelWork(self, None, KernelRequest(by, each_output), self.workers)
+    def kernel_shapes(
+        self, by: By = "whole", each_output: bool = False, against: EffectiveFeatures | None = None
+    ) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what `kernels` fills."""
+        work = KernelWork(self, against, KernelRequest(by, each_output), self.workers)
         return dict.fromkeys(work.keys, work.shape)
 
     def kernels(
@@ -371,19 +385,3 @@ class EffectiveFeatures(DesignMatrix):
             except FormChanged:
                 continue
             return filled
-
-
-class _Held:
-    """A design's products with its factors in memory."""
-
-    def __init__(self, design: EffectiveFeatures, products: Products) -> None:
-        self.shape = design.shape
-        self._products = products
-
-    def matmul(self, v: Matrix) -> Matrix:
-        with one_thread():
-            return self._products.matmul(v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
-
-    def rmatmul(self, u: Matrix) -> Matrix:
-        with one_thread():
-            return self._products.rmatmul(u.reshape(len(u), -1)).reshape(-1, *u.shape[1:])

@@ -22,10 +22,10 @@ from torch.func import jacrev, vmap
 
 from feature_lens.errors import NetworkError, in_brief
 from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, place, restore_buffers
-from feature_lens.features.layouts import layout_of
+from feature_lens.features.layouts import gradients_by_owner, layout_of
 from feature_lens.features.pieces import Piece, composed, put_together, summed
 from feature_lens.features.reductions import Reduction
-from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Use, contracted
+from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Outer, Use, contracted
 from feature_lens.features.uses import SELECTS, Found, entries_of, find_uses, moved_shape
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
@@ -176,7 +176,8 @@ class Factors:
         names = tuple(name for name in self._chosen if name not in self._fallen)
         ends = [0, len(inputs) - 1] if len(inputs) > 1 else [0]
         weights = torch.randn(self._n_quantities, generator=torch.Generator().manual_seed(1))
-        exact = Jacobian(self._network, self._params, self._reduction, names).exact(inputs[ends], labels[ends], weights)
+        ladder = Jacobian(self._network, self._params, self._reduction, names, self._module)
+        exact = ladder.exact(inputs[ends], labels[ends], weights)
         sizes = [self._params[name].numel() for name in names]
         largest = float(exact.abs().nan_to_num().max()) if exact.numel() else 0.0
         for name, wanted in zip(names, torch.split(exact, sizes, dim=2), strict=True):
@@ -191,56 +192,45 @@ class Factors:
                 self._fall((name,), f"its layer rule differs from autograd by {apart:.2g}")
 
     def _probe(self, inputs: torch.Tensor) -> _Known:
-        """Where the examples are in what every node made, from the gradients of outputs weighted by example."""
-        cycled = torch.arange(PROBED) % len(inputs)
-        inputs = inputs[cycled]
-        owner = torch.arange(1, PROBED + 1, dtype=self._network.dtype)
-        selecting: frozenset[int] = frozenset()
+        """What the first pass tells: uses, and where the examples are in what their nodes made."""
+        inputs = inputs[torch.arange(PROBED) % len(inputs)]
+        if self._fused_recurrence:
+            with self._pass():
+                fused = any("MkldnnRnn" in use.kind for use in self._uses(self._forward(inputs), frozenset()))
+            self._fused_recurrence = not fused  # the fused recurrence hides its steps; the plain one shows them
         with self._pass():
             outputs = self._forward(inputs)
-            if self._fused_recurrence and any("MkldnnRnn" in use.kind for use in self._uses(outputs, selecting)):
-                self._fused_recurrence = False  # the fused recurrence hides its steps; the plain one shows them
-        with self._pass():
-            outputs = self._forward(inputs)
-            if self._hides(outputs):
-                seen = {use.name for use in self._uses(outputs, selecting)}
-                hidden = tuple(name for name in self._chosen if name not in seen)
-                if hidden:
-                    self._fall(hidden, "a function written in Python may hide where it is used")
-            weights = 1 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs.dtype)
+            self._fall_where_hidden(outputs)
+            selecting: frozenset[int] = frozenset()
             while True:
                 uses = self._uses(outputs, selecting)
-                edges = [GradientEdge(use.node, 0) for use in uses]
-                plain, owned = (
-                    (
-                        torch.autograd.grad(outputs, edges, w, retain_graph=True, allow_unused=True)
-                        for w in (weights, weights * owner[:, None].to(outputs.dtype))
-                    )
-                    if uses
-                    else ((), ())
-                )
-                layouts, extended = [], set()
-                for use, one, other in zip(uses, plain, owned, strict=True):
-                    layout = layout_of(one, other, PROBED)
-                    if layout is None and use.kind in SELECTS:
-                        extended.add(use.number)
-                    elif isinstance(layout, str) or layout is None:
-                        self._fall((use.name,), layout or f"its use in {use.kind} is the same for all examples")
-                    layouts.append(layout if isinstance(layout, Layout) else Layout(0))
-                if not extended - selecting:
+                plain, owned = gradients_by_owner(outputs, [use.node for use in uses])
+                found = [layout_of(one, other, PROBED) for one, other in zip(plain, owned, strict=True)]
+                # A look-up that is the same for all examples only moves entries: the use is further on.
+                pairs = zip(uses, found, strict=True)
+                extended = {use.number for use, layout in pairs if layout is None and use.kind in SELECTS}
+                if extended <= selecting:
                     break
                 selecting |= extended
-            gates = _gates(plain)
-        for use in uses:
+        for use, layout in zip(uses, found, strict=True):
+            if not isinstance(layout, Layout):
+                self._fall((use.name,), layout or f"its use in {use.kind} is the same for all examples")
             if use.kind not in RULES:
                 self._fall((use.name,), f"there is no layer rule for {use.kind}")
-        kept = [i for i, use in enumerate(uses) if use.name not in self._fallen]
-        return _Known(
-            tuple(uses[i].signature for i in kept),
-            tuple(layouts[i] for i in kept),
-            tuple(gates[i] for i in kept),
-            selecting,
-        )
+        placed = zip(uses, found, _gates(plain), strict=True)
+        kept = [
+            (use.signature, layout, gate)
+            for use, layout, gate in placed
+            if isinstance(layout, Layout) and use.name not in self._fallen
+        ]
+        signatures, layouts, gates = zip(*kept, strict=True) if kept else ((), (), ())
+        return _Known(signatures, layouts, gates, selecting)
+
+    def _fall_where_hidden(self, outputs: torch.Tensor) -> None:
+        if self._hides(outputs):
+            seen = {use.name for use in self._uses(outputs, frozenset())}
+            hidden = tuple(name for name in self._chosen if name not in seen)
+            self._fall(hidden, "a function written in Python may hide where it is used")
 
     def _by_rules(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         known = self._known
@@ -283,8 +273,16 @@ class Factors:
         size = self._params[name].numel()
         if name not in self._entries:
             shape = tuple(self._params[name].shape)
-            self._entries[name] = [composed(factor, entries_of(use, shape), size) for factor, use in factors]
+            self._entries[name] = [self._entries_of(factor, use, shape, size) for factor, use in factors]
         return put_together(name, [factor for factor, _ in factors], self._entries[name], size)
+
+    def _entries_of(self, factor: Factor, use: Found, shape: tuple[int, ...], size: int) -> torch.Tensor | None:
+        """As `composed`. A matrix that is transposed and whose factor is of the transposed one is all in order: by far
+        the most frequent case, which needs no look at every entry."""
+        whole = isinstance(factor, Outer) and factor.transposed and not factor.offset
+        if whole and [str(node.name()) for node, _ in use.moves] == ["TBackward0"]:
+            return None
+        return composed(factor, entries_of(use, shape, self._network.device), size)
 
     def _gradients(self, outputs: torch.Tensor, uses: list[Found], cotangents: torch.Tensor) -> list[torch.Tensor]:
         """(q, *shape) for what each use's node made: all quantities in one batched backward pass where that works."""
@@ -310,7 +308,7 @@ class Factors:
         """(q, b, c): derivatives of each quantity of an example with respect to its outputs."""
         b, c = outputs.shape
         if self._reduction.all_outputs:
-            return torch.eye(c, dtype=outputs.dtype)[:, None].expand(c, b, c)
+            return torch.eye(c, dtype=outputs.dtype, device=outputs.device)[:, None].expand(c, b, c)
         derivative = jacrev(self._reduction.reduce)
         if self._vectorised:
             try:
@@ -364,9 +362,10 @@ class Factors:
 
 
 def _detached(factor: Factor) -> Factor:
+    """The factor without its graph, on the CPU: all that follows passes is computed there."""
     if isinstance(factor, Dense):
-        return Dense(factor.values.detach())
-    return replace(factor, g=factor.g.detach(), a=None if factor.a is None else factor.a.detach())
+        return Dense(factor.values.detach().cpu())
+    return replace(factor, g=factor.g.detach().cpu(), a=None if factor.a is None else factor.a.detach().cpu())
 
 
 def _gates(gradients: Sequence[torch.Tensor | None]) -> list[int]:

@@ -15,6 +15,17 @@ from feature_lens.features.plan import Plan, Share, live_positions
 from feature_lens.features.rules import Outer
 
 Array = npt.NDArray[Any]
+# Gradients that are made at once on their way into the common matrix.
+_ROWS_BYTES = 4 << 20
+
+
+def rows_of(values: Array, positions: Sequence[int], at: slice) -> Array:
+    """Rows (b t, k) of some examples at some positions of values (t, n, k), example by example. All positions of
+    values that lie example by example are not copied."""
+    by_example = values[:, at].swapaxes(0, 1)
+    chosen = by_example if len(positions) == len(values) else by_example[:, list(positions)]
+    rows: Array = chosen.reshape(-1, values.shape[2])
+    return rows
 
 
 @dataclass
@@ -39,17 +50,14 @@ class Inputs:
         return self.rate
 
     def gram_over(self, ts: Sequence[int], at: slice, other: Inputs, us: Sequence[int], to: slice) -> Array | float:
-        """lambda times a . a' of every position in ts with every one in us: (t b, u b'), or one number for ones."""
+        """lambda times a . a' of every position in ts with every one in us: (b t, b' u), or one number for ones."""
         if self.a is not None and other.a is not None:
-            left, right = (
-                a[list(of), part].reshape(-1, self.n_in) for a, of, part in ((self.a, ts, at), (other.a, us, to))
-            )
+            left, right = rows_of(self.a, ts, at), rows_of(other.a, us, to)
             product: Array = left @ right.T
             return product if self.rate == 1 else product * self.rate
         if self.tokens is not None and other.tokens is not None:
-            same: Array = (
-                self.tokens[list(ts), at].reshape(-1, 1) == other.tokens[list(us), to].reshape(-1)
-            ) * self.rate
+            left, right = rows_of(self.tokens[..., None], ts, at), rows_of(other.tokens[..., None], us, to)
+            same: Array = (left == right[:, 0]) * self.rate
             return same
         return self.rate
 
@@ -147,11 +155,18 @@ class Gathered:
         for share in plan.shares:
             if share.how == "rows":
                 for place in share.members:
-                    own = next(rows)
-                    values = pieces[place].factor.dense().numpy()
-                    self.matrix[at, :, own.columns] = values if own.rate == 1 else values * np.sqrt(own.rate)
+                    _put_rows(self.matrix[at], next(rows), pieces[place])
             else:
                 _put_pairs(next(pairs), [pieces[place] for place in share.members], at)
+
+
+def _put_rows(matrix: Array, own: Rows, piece: Piece) -> None:
+    """Per-example gradients of some examples at a time: what they take on the way stays near the processor."""
+    step = max(1, _ROWS_BYTES // max(matrix[0, :, own.columns].nbytes, 1))
+    for first in range(0, len(matrix), step):
+        part = slice(first, first + step)
+        values = piece.take(part).factor.dense().numpy()
+        matrix[part, :, own.columns] = values if own.rate == 1 else values * np.sqrt(own.rate)
 
 
 def _places(piece: Piece) -> npt.NDArray[np.int64] | None:
@@ -173,9 +188,10 @@ def _room_for_pairs(
         if factor.is_tokens:
             made.tokens = np.zeros((positions, n), dtype=np.int64)
         elif factor.a is not None:
-            made.a = np.zeros((positions, n, factor.n_in), dtype=dtype)
+            made.a = np.zeros((n, positions, factor.n_in), dtype=dtype).swapaxes(0, 1)
         inputs.append(made)
-    g = np.zeros((positions, n, q * share.n_out), dtype=dtype)
+    # Positions of an example lie beside each other, so that some examples with all of them are rows of one matrix.
+    g = np.zeros((n, positions, q * share.n_out), dtype=dtype).swapaxes(0, 1)
     return Pairs(g, np.zeros(positions, dtype=bool), inputs, share.n_out)
 
 

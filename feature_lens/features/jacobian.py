@@ -27,33 +27,41 @@ AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 class Jacobian:
     """d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
 
-    `chosen` names the tensors of theta that are differentiated. Cost per tile of b examples with q quantities:
+    `chosen` names the tensors of theta that are differentiated. `module`: a copy of the network's at these parameters,
+    made when it is needed without. Cost per tile of b examples with q quantities:
     b*q backward passes, and b*q*p numbers.
     """
 
-    def __init__(self, network: Network, params: Params, reduction: Reduction, chosen: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        params: Params,
+        reduction: Reduction,
+        chosen: tuple[str, ...],
+        module: torch.nn.Module | None = None,
+    ) -> None:
         self._network = network
         self._params = params
         self._reduction = reduction
         self._chosen = chosen
-        self._loop_module: torch.nn.Module | None = None
+        self._loop_module = module
         self.step = "vmap"
         self.remarks: tuple[str, ...] = ()
         self._verified = False
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(b, ...) inputs and (b,) labels -> (b, q, p)."""
+        """(b, ...) inputs and (b,) labels -> (b, q, p), on the CPU."""
         if self.step == "vmap":
             found = self._tried_vmap(inputs, labels)
             if found is not None:
-                return found
+                return found.cpu()
         return self.exact(inputs, labels)
 
     def exact(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """The same by a loop of autograd over examples and quantities; with weights (q,) of the sum of the weighted
         quantities alone, (b, 1, p)."""
         try:
-            return self._loop(inputs, labels, weights)
+            return self._loop(inputs, labels, weights).cpu()
         except NetworkError:
             raise
         except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
@@ -105,7 +113,7 @@ class Jacobian:
                 outputs = module(one)
                 outputs = outputs[:, None] if outputs.ndim == 1 else outputs
                 quantities = self._reduction.reduce(outputs[0], label)
-                for quantity in quantities if weights is None else (weights.to(quantities.dtype) @ quantities)[None]:
+                for quantity in quantities if weights is None else (weights.to(quantities) @ quantities)[None]:
                     for leaf in leaves.values():
                         leaf.grad = None
                     if quantity.requires_grad:
@@ -116,6 +124,8 @@ class Jacobian:
                         for key, grad in zip(self._chosen, grads, strict=True)
                     ]
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+        for leaf in leaves.values():
+            leaf.grad = None
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
 
     def _module_at_params(self) -> torch.nn.Module:

@@ -14,7 +14,7 @@ from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.compiled.pairs import add_scaled
-from feature_lens.features.gathered import Gathered, Pairs
+from feature_lens.features.gathered import Gathered, Pairs, rows_of
 from feature_lens.features.plan import Plan
 from feature_lens.features.reductions import Reduction
 from feature_lens.features.work import Scratch, cores, run_all
@@ -25,7 +25,7 @@ By = Literal["whole", "layer", "tensor"]
 # Kernel rows and columns of one piece of work: its buffers stay in a core's own cache.
 _TILE_ROWS = 960
 # Rows of products over several positions.
-_TOGETHER = 512
+_TOGETHER = 1024
 
 
 class Source(Protocol):
@@ -112,8 +112,7 @@ class KernelWork:
     def run(self, out: dict[str, Any]) -> None:
         """Fill the arrays (or HDF5 data sets) of `keys`."""
         n, m = len(self._left.examples), len(self._right.examples)
-        span = self._span(max(n, m))
-        block = self._block(span, n + (0 if self._symmetric else m))
+        span, block = self._sizes(n, m)
         for first in range(0, n, block):
             left = self._left.gathered(first, min(first + block, n), self._plan)
             if self._symmetric:
@@ -122,6 +121,37 @@ class KernelWork:
                 right = self._right.gathered(other, min(other + block, m), self._plan)
                 self._between(left, first, right, other, span, out)
 
+    def _sizes(self, n: int, m: int) -> tuple[int, int]:
+        """Examples along one side of a tile, and of a block. The tile, which shapes rounding, follows from sizes and
+        memory alone; a block from what is left beside the tiles and passes of as many workers as there are."""
+        together, memory = n + (0 if self._symmetric else m), self._left.memory
+        span = self._span(max(n, m))
+        while span > 1 and (self._buffers(span) > memory // 8 or min(together, 2 * span) * self._held > memory // 2):
+            span //= 2
+        self._workers = max(1, min(self._workers, memory // 4 // self._buffers(span)))
+        room = memory - self._workers * self._buffers(span) - self._left.tile_bytes
+        if together * self._held <= room:
+            return span, -(-together // span) * span
+        if block := max(0, int(room / 2 // max(self._held, 1)) // span * span):
+            return span, block
+        least = (self._buffers(1) + self._left.tile_bytes + 2 * self._held) >> 20
+        raise SettingsError(
+            f"A kernel of this network needs a working memory of at least {least + 1:,} MiB, but "
+            f"{memory >> 20:,} MiB were allowed; allow more."
+        )
+
+    @property
+    def _held(self) -> int:
+        """Bytes of the factors of an example."""
+        return self._plan.held * self._dtype.itemsize
+
+    def _buffers(self, span: int) -> int:
+        """Bytes that a worker takes for a tile while it is computed."""
+        numbers = (len(self.keys) + 1) * (span * self._q) ** 2 * self._outputs()
+        if self._q == 1 and any(share.positions > 1 for share in self._plan.shares if share.how == "pairs"):
+            numbers += 3 * min(_TOGETHER, max(share.positions for share in self._plan.shares) * span) ** 2
+        return numbers * self._dtype.itemsize
+
     def _span(self, n: int) -> int:
         """Examples along one side of a tile: enough rows for fast products, and several tiles for the workers."""
         per_example = self._q * (self._plan.rows if self._request.each_output else 1)
@@ -129,24 +159,6 @@ class KernelWork:
         if self._request.by != "whole":
             most = max(1, int(most / np.sqrt(len(self.keys))))
         return max(1, min(most, -(-n // 4)))
-
-    def _block(self, span: int, n: int) -> int:
-        """Examples gathered at a time, a multiple of the tile's."""
-        width = np.dtype(self._dtype).itemsize
-        layers = len(self.keys) + 1
-        buffers = self._workers * layers * (span * self._q) ** 2 * self._outputs() * width
-        room = self._left.memory - buffers - self._left.tile_bytes
-        held = self._plan.held * width
-        if n * held <= room:
-            return -(-n // span) * span
-        block = int(room / 2 // max(held, 1)) // span * span
-        if block >= span:
-            return block
-        raise SettingsError(
-            f"A kernel of this network needs a working memory of at least "
-            f"{-(-(buffers + self._left.tile_bytes + 2 * held * span) >> 20):,} MiB, but {self._left.memory >> 20:,} MiB "
-            "were allowed; allow more."
-        )
 
     def _outputs(self) -> int:
         return self._plan.rows if self._request.each_output else 1
@@ -244,16 +256,17 @@ class KernelWork:
         b, c = at.stop - at.start, to.stop - to.start
         each = max(1, _TOGETHER // max(b, c))
         for ts in _some(mine.positions(), each):
-            left = self._of_output(mine.g[ts, at], output).reshape(len(ts) * b, -1)
+            left = rows_of(self._of_output(mine.g, output), ts, at)
             for us in _some(theirs.positions(), each):
-                product = left @ self._of_output(theirs.g[us, to], output).reshape(len(us) * c, -1).T
+                product = left @ rows_of(self._of_output(theirs.g, output), us, to).T
                 parts: dict[int, Any] = {}
                 for x, y in zip(mine.inputs, theirs.inputs, strict=True):
                     k = place[self._key(x.name)]
                     parts[k] = parts.get(k, 0.0) + x.gram_over(ts, at, y, us, to)
                 for k, scale in parts.items():
-                    scaled = product * scale
-                    total[k] += scaled.reshape(len(ts), b, len(us), c).sum(axis=(0, 2))
+                    scaled = np.multiply(product, scale, out=product if len(parts) == 1 else None)
+                    # One axis after the other: the sum over both at once takes twice as long.
+                    total[k] += scaled.reshape(b, len(ts), -1).sum(axis=1).reshape(b, c, len(us)).sum(axis=2)
 
     def _of_output(self, g: Array, output: int) -> Array:
         """g (t, b, q o), or of one output alone (t, b, o)."""

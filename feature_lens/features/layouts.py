@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from torch.autograd.graph import GradientEdge
 
 from feature_lens.features.rules import Layout
 
 # Entries below the first share of the largest are noise; the weights of two examples differ by a tenth at least.
 _NEGLIGIBLE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}
+
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+def gradients_by_owner(outputs: torch.Tensor, nodes: Sequence[Any]) -> tuple[Gradients, Gradients]:
+    """Gradients of the outputs (b, c), weighted at random, with respect to what each node made; and the same with
+    example n weighted n + 1 times."""
+    if not nodes:
+        return (), ()
+    edges = [GradientEdge(node, 0) for node in nodes]
+    weights = 1 + torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs)
+    owner = torch.arange(1, len(outputs) + 1, dtype=outputs.dtype, device=outputs.device)
+    plain, owned = (
+        torch.autograd.grad(outputs, edges, own, retain_graph=True, allow_unused=True)
+        for own in (weights, weights * owner[:, None])
+    )
+    return plain, owned
 
 
 def layout_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples: int) -> Layout | str | None:
@@ -35,7 +57,7 @@ def _candidates(tensor: torch.Tensor, examples: int) -> list[Layout]:
 
 
 def _fits(layout: Layout, plain: torch.Tensor, owned: torch.Tensor, examples: int) -> bool:
-    weight = torch.arange(1, examples + 1, dtype=plain.dtype)
+    weight = torch.arange(1, examples + 1, dtype=plain.dtype, device=plain.device)
     one, other = layout.split(plain), layout.split(owned)
     wanted = one * weight.reshape(-1, *[1] * (one.ndim - 1))
     largest = float(one.abs().nan_to_num().max()) if one.numel() else 0.0

@@ -96,7 +96,7 @@ class NeuronActivations(DesignMatrix):
             reduced, where = self._reduced(self._layer_values(inputs))
             values[start : start + count] = as_matrix(reduced)[:count]
             if locations is not None and where is not None:
-                locations[start : start + count] = where[:count].numpy()
+                locations[start : start + count] = where[:count].cpu().numpy()
             if self.watch is not None:
                 self.watch(count)
         return values, locations

@@ -2,7 +2,7 @@
 
 The gradient of a weight (o, i) of a layer used once per example is a[n, i] g[n, o]: what comes in times what comes
 back. Its values are float32((scale * a[n, i]) * g[n, view, o]), the products in the precision of a and g. What is
-kept of them is that of `RunningRanking` and `RunningHistogram`: extremes, counts and bins to the last bit, mean,
+kept of them is that of `RunningRanking`, and counts in bins: extremes and counts to the last bit, mean,
 spread and class sums up to the rounding of float64.
 
 Examples are gathered into panels of a fixed number, counted from the first example, so no bit depends on the blocks
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.errors import SettingsError
 from feature_lens.features.compiled import Float32s, Float64s, Keys
 from feature_lens.features.compiled.panels import (
     SPAN,
@@ -36,7 +35,7 @@ from feature_lens.features.compiled.panels import (
     read_keys,
 )
 from feature_lens.features.compiled.selection import EMPTY, LANES, turn
-from feature_lens.ranking import Extremes, Floats, Ranking, id_ranks
+from feature_lens.ranking import Extremes, Floats, Ranking, checked_keep, id_ranks, no_examples
 
 # Examples of a panel: 16 rows of lanes.
 PANEL = 16 * LANES
@@ -116,14 +115,12 @@ class _Ranker:
         tile: int,
         workers: int | None,
     ) -> None:
-        if keep < 1:
-            raise SettingsError(f"The number of examples kept at each end must be at least 1, not {keep}.")
         n_out, n_in, n_views = shape
         self._pieces = _Pieces(n_out, n_in, workers)
         self._tile = max(1, min(tile, PANEL))
         self._ranks = id_ranks(ids).astype(np.int64)
         self._places = np.argsort(self._ranks).astype(np.int32)
-        self._asked = keep
+        self._asked = checked_keep(keep)
         self._classes = classes
         self._class_count = np.zeros(n_classes)
         size, kept = (n_out * n_in, n_views), max(1, min(keep, len(ids)))
@@ -202,9 +199,7 @@ class _Ranker:
         if self._waiting:
             self._let_in()
         if self._seen == 0:
-            raise SettingsError(
-                "A ranking needs at least one example, but none came; give a data set that is not empty."
-            )
+            raise no_examples()
         state = self._state
         highest, lowest = self._end(state.highest, 1), self._end(state.lowest, -1)
         finite = self._seen - state.nonfinite
@@ -283,7 +278,8 @@ class ValueRanking(_Ranker):
 
 
 class OuterHistogram:
-    """Counts (k, views, bins) as of `RunningHistogram`, of the products that OuterRanking ranks.
+    """Counts (k, views, bins) of the finite products that OuterRanking ranks, in bins of equal width from each feature's
+    minimum to its maximum; a constant feature has all its values in the first bin.
 
     `minimum` and `maximum` (k, views) are those of the ranking, k = n_out * n_in. Any blocks and threads give the
     same counts. Memory k * views * (4 bins + 16) bytes and some turned examples; cost k * views * n.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 
 from feature_lens.features.pieces import Piece
@@ -96,7 +97,7 @@ def _plan(pieces: Sequence[Piece], n: int, rows: int, joined: bool, most_held: i
 def live_positions(g: torch.Tensor) -> list[int]:
     """Positions t of g (b, q, t, o) at which any entry is not zero; a single position always counts."""
     t = g.shape[2]
-    return [0] if t == 1 else [place for place in range(t) if bool(g[:, :, place].any())]
+    return [0] if t == 1 else [int(place) for place in np.flatnonzero(g.numpy().any(axis=(0, 1, 3)))]
 
 
 def _pairs_of_rows(n: int, rows: int, joined: bool) -> tuple[float, int]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.features.design import one_thread
 from feature_lens.features.gathered import Gathered, Inputs, Pairs, Rows
 from feature_lens.features.work import run_all
 
@@ -160,3 +161,19 @@ class Products:
             by_block[:, at] += own
         else:
             by_block[:, at.start + entries] += own
+
+
+class Held:
+    """Products of a design of some shape, with its factors in memory."""
+
+    def __init__(self, shape: tuple[int, int], products: Products) -> None:
+        self.shape = shape
+        self._products = products
+
+    def matmul(self, v: Array) -> Array:
+        with one_thread():
+            return self._products.matmul(v.reshape(len(v), -1)).reshape(-1, *v.shape[1:])
+
+    def rmatmul(self, u: Array) -> Array:
+        with one_thread():
+            return self._products.rmatmul(u.reshape(len(u), -1)).reshape(-1, *u.shape[1:])

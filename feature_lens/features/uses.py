@@ -110,21 +110,21 @@ def moved_shape(found: Found, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(size) for size in node._input_metadata[output].shape)
 
 
-def entries_of(found: Found, shape: tuple[int, ...]) -> torch.Tensor | None:
+def entries_of(found: Found, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
     """Flat entry of the parameter for each entry of what the node took, (m,); None where they are the same.
 
-    The moving nodes themselves say where each entry goes back to. Raises NoRule where they do anything but move.
+    The moving nodes themselves, on their `device`, say where each entry goes back to. Raises NoRule where they do anything but move.
     """
     if not found.moves:
         return None
     taken = moved_shape(found, shape)
     m = int(torch.Size(taken).numel())
-    counted = torch.arange(1, m + 1, dtype=torch.float64).reshape(taken)
+    counted = torch.arange(1, m + 1, dtype=torch.float64, device=device).reshape(taken)
     for node, output in reversed(found.moves):
         outputs = [counted if place == output else None for place in range(len(node._input_metadata))]
         counted = node(*outputs)
         counted = counted[0] if isinstance(counted, tuple) else counted
-    back = counted.to(torch.float64).flatten()
+    back = counted.cpu().to(torch.float64).flatten()
     places = torch.nonzero(back).flatten()
     numbers = back[places]
     whole = len(places) == m and bool(((numbers >= 1) & (numbers <= m) & (numbers == numbers.round())).all())

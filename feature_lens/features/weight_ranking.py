@@ -55,55 +55,49 @@ class _Part:
         return values if self.scale == 1 else values * self.scale
 
 
-def rank_weights(
-    design: EffectiveFeatures,
-    views: int,
-    select: Select,
-    keep: int,
-    classes: npt.NDArray[np.int64] | None,
-    n_classes: int,
-    workers: int | None = None,
-    *,
-    second: bool = True,
-) -> WeightRankings:
-    """Rank all k weight features of a design in `views` views, m = `keep` examples at each end.
+@dataclass(frozen=True)
+class Wanted:
+    """What is ranked: v = `views` views that `select` makes of the rows of an example, m = `keep` examples at each end,
+    means over `n_classes` classes (n,) where there are some. `second`: histograms and sources, too."""
+
+    views: int
+    select: Select
+    keep: int
+    classes: npt.NDArray[np.int64] | None = None
+    n_classes: int = 0
+    second: bool = True
+
+
+def rank_weights(design: EffectiveFeatures, wanted: Wanted) -> WeightRankings:
+    """Rank all k weight features of a design.
 
     For a layer used once per example a feature is a product a_i g_o, so nothing of the size of the Jacobian is made;
-    where weights are shared over positions the gradients of a block of examples are. No bit depends on `workers`.
+    where weights are shared over positions the gradients of a block of examples are. No bit depends on the design's
+    `workers`.
     Cost: one stream of factors and k * v * n products, and as much again for the `second`. Memory:
     k * v * (16 m + 24 + 12 classes + 160) bytes, and what the factors and gradients of one pass take.
     """
     while True:
         try:
-            return _Work(design, views, select, keep, classes, n_classes, workers).run(second)
+            return _Work(design, wanted).run()
         except FormChanged:
             continue
 
 
 class _Work:
-    def __init__(
-        self,
-        design: EffectiveFeatures,
-        views: int,
-        select: Select,
-        keep: int,
-        classes: npt.NDArray[np.int64] | None,
-        n_classes: int,
-        workers: int | None,
-    ) -> None:
-        self._design, self._views, self._select, self._workers = design, views, select, workers
+    def __init__(self, design: EffectiveFeatures, wanted: Wanted) -> None:
+        self._design, self._wanted, self._select, workers = design, wanted, wanted.select, design.workers
         self._parts = _parts(design)
-        ids = design.examples.ids
+        kept = design.examples.ids, wanted.keep, wanted.classes, wanted.n_classes
         self._rankers: list[OuterRanking | ValueRanking] = []
         for part in self._parts:
             if part.is_outer:
-                shape = (part.n_out, part.n_in, views)
-                self._rankers.append(OuterRanking(*shape, ids, keep, classes, n_classes, part.scale, workers))
+                n_out, n_in = part.n_out, part.n_in
+                self._rankers.append(OuterRanking(n_out, n_in, wanted.views, *kept, part.scale, workers))
             else:
-                m = len(part.features)
-                self._rankers.append(ValueRanking(m, views, ids, keep, classes, n_classes, workers=workers))
+                self._rankers.append(ValueRanking(len(part.features), wanted.views, *kept, workers=workers))
 
-    def run(self, second: bool) -> WeightRankings:
+    def run(self) -> WeightRankings:
         for start, count, pieces in self._stream():
             for ranker, part, piece in zip(self._rankers, self._parts, pieces, strict=True):
                 if isinstance(ranker, OuterRanking) and piece is not None:
@@ -114,7 +108,7 @@ class _Work:
         found = [ranker.result() for ranker in self._rankers]
         features, k = [part.features for part in self._parts], self._design.n_parameters
         ranking = _together(found, features, k)
-        if not second:
+        if not self._wanted.second:
             return WeightRankings(ranking, None, None)
         histogram, sources = self._second(found)
         rows = [_scattered([ends[end] for ends in sources], features, k) for end in (0, 1)]
@@ -126,7 +120,9 @@ class _Work:
         for ranking, part in zip(found, self._parts, strict=True):
             shape = (part.n_out, part.n_in) if part.is_outer else (1, len(part.features))
             scale = part.scale if part.is_outer else 1.0
-            counters.append(OuterHistogram(ranking.minimum, ranking.maximum, *shape, scale, workers=self._workers))
+            counters.append(
+                OuterHistogram(ranking.minimum, ranking.maximum, *shape, scale, workers=self._design.workers)
+            )
         sources = [
             (_Source(ranking.highest, part), _Source(ranking.lowest, part))
             for ranking, part in zip(found, self._parts, strict=True)

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from feature_lens.cards import NetworkCard, ParameterTable
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
+from feature_lens.networks.devices import converted, places_of, usable_device
 from feature_lens.networks.learning_rates import rates_of
 from feature_lens.networks.passes import ONE_PASS, one_pass
 from feature_lens.networks.states import Params as Params
@@ -57,6 +58,7 @@ class Network:
         learning_rates: Mapping[str, float] | str | None = None,
         name: str | None = None,
         precision: Precision = "float64",
+        device: str | torch.device = "cpu",
     ) -> Network:
         """Freeze a module.
 
@@ -64,14 +66,18 @@ class Network:
         own parameters are taken. learning_rates: pattern of parameter names (as in a shell, '*.bias') -> lambda;
         the first pattern that matches counts, 1 where none does; or "pdlt", see `rates_of`. The module given is never changed and its hooks
         stay; the copy has them too, because some (weight_norm) compute the weights, so they run in its passes.
+        device: where parameters and inputs are kept and passes run, by torch's name for it; what follows the passes is
+        computed on the CPU. Seen on the CPU and a pretend device alone: no accelerator was at hand.
 
         Raises NetworkError for dropout in training mode, batch statistics in use, no trainable or a non-finite
-        parameter; CheckpointError for a state that does not fit.
+        parameter; CheckpointError for a state that does not fit; SettingsError for a device that cannot be used.
         """
+        dtype = _dtype(precision)
+        place = usable_device(device, dtype)
         own = _checked_copy(module)
         _refuse_training_behaviour(own)
         # Converted first, so that a state of more digits than the module keeps them.
-        own = _converted(own, _dtype(precision))
+        own = converted(own, dtype, place)
         if trained is not None:
             load_trained(own, trained)
         parameters = {key: value for key, value in own.named_parameters() if value.requires_grad}
@@ -96,13 +102,22 @@ class Network:
             constants=constants,
             learning_rates=rates_of(own, params, learning_rates or {}),
             digest=_digest(own, params, start, constants),
-            places=_places(own),
+            places=places_of(own),
         )
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of every computation with this network."""
         return next(iter(self.trained.values())).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where parameters are kept and passes run."""
+        return next(iter(self.trained.values())).device
+
+    def real(self, values: Any) -> torch.Tensor:
+        """Real numbers as a tensor in the network's precision, on its device."""
+        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
     @property
     def parameters(self) -> ParameterTable:
@@ -128,12 +143,11 @@ class Network:
         return {name: value - start[name] for name, value in self.trained.items()}
 
     def tensor(self, inputs: Any) -> torch.Tensor:
-        """Inputs as a tensor: real numbers in the network's precision, integers as they are."""
+        """Inputs as a tensor on the network's device: real numbers in its precision, integers as they are."""
         array = np.asarray(inputs)
         tensor = torch.as_tensor(np.ascontiguousarray(array))
-        if tensor.is_floating_point():
-            return tensor.to(self.dtype)
-        return tensor.long() if tensor.dtype != torch.bool else tensor.to(self.dtype)
+        real = tensor.is_floating_point() or tensor.dtype == torch.bool
+        return tensor.to(self.device, self.dtype if real else torch.int64)
 
     def __call__(self, params: Params, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs (b, c) of inputs (b, ...) at the given parameters; a net of one output may give (b,)."""
@@ -237,7 +251,7 @@ class Network:
                 inputs = self.tensor(examples.inputs[start : start + tile])
                 short = tile - inputs.shape[0]
                 padded = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])]) if short else inputs
-                rows.append(self(params, padded)[: inputs.shape[0]].to(torch.float64).numpy())
+                rows.append(self(params, padded)[: inputs.shape[0]].cpu().to(torch.float64).numpy())
         return np.concatenate(rows)
 
     def card(self, n_outputs: int, metrics: Mapping[str, float]) -> NetworkCard:
@@ -270,36 +284,7 @@ def _different(inputs: torch.Tensor) -> torch.Tensor:
 
 def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
     """Parameters joined into theta (p,)."""
-    return torch.cat([value.reshape(-1) for value in params.values()]).numpy()
-
-
-def _places(module: torch.nn.Module) -> tuple[tuple[str, str], ...]:
-    """Each place of a tensor in the module, once per module object, with the name of the tensor that belongs there.
-
-    Tied tensors have several places under one name. A module object that is used under two names must be listed
-    once: functional_call would otherwise restore the swapped-in tensor for good.
-    """
-    name_of: dict[int, str] = {}
-    places: list[tuple[str, str]] = []
-    for path, part in module.named_modules():
-        for key, tensor in [*part._parameters.items(), *part._buffers.items()]:
-            if tensor is not None:
-                place = f"{path}.{key}" if path else key
-                places.append((place, name_of.setdefault(id(tensor), place)))
-    return tuple(places)
-
-
-def _converted(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    """The module on the CPU in one precision; complex tensors become complex ones of that precision."""
-    wide = torch.complex128 if dtype == torch.float64 else torch.complex64
-
-    def convert(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_complex():
-            return tensor.to("cpu", wide)
-        return tensor.to("cpu", dtype) if tensor.is_floating_point() else tensor.to("cpu")
-
-    module._apply(convert)  # type: ignore[no-untyped-call]  # torch gives it no types
-    return module
+    return torch.cat([value.reshape(-1) for value in params.values()]).cpu().numpy()
 
 
 def copied(module: torch.nn.Module) -> torch.nn.Module:
@@ -369,5 +354,5 @@ def _digest(module: torch.nn.Module, trained: Params, initial: Params | None, co
     sha = hashlib.sha256(str(module).encode())
     for state in (trained, initial or {}, constants):
         for key, value in state.items():
-            sha.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+            sha.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().cpu().numpy().tobytes())
     return sha.hexdigest()

@@ -31,7 +31,9 @@ def initial_params(module: torch.nn.Module, source: State, trained: Params) -> P
     state = _state(source, module, "initial")
     shapes = {key: tuple(value.shape) for key, value in trained.items()}
     _refuse_misfit(state, shapes, set(_tensors_of(module)), "initial")
-    start = {key: state[key].detach().to(device="cpu", dtype=value.dtype).clone() for key, value in trained.items()}
+    start = {
+        key: state[key].detach().to(device=value.device, dtype=value.dtype).clone() for key, value in trained.items()
+    }
     refuse_non_finite(start, "initial")
     return start
 

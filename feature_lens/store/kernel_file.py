@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +15,8 @@ import numpy.typing as npt
 
 from feature_lens.errors import OutputError
 from feature_lens.examples import Array
-from feature_lens.store.lock import HDF5_LOCK
+from feature_lens.store.blocks import Target, add_matrix, check_room
 from feature_lens.store.writer import check_writable, place
-
-_CHUNK = 256
 
 
 @contextmanager
@@ -30,37 +27,30 @@ def kernel_file(
     ids: Array,
     settings: Mapping[str, object],
     overwrite: bool = False,
-) -> Iterator[dict[str, h5py.Dataset]]:
-    """Data sets to fill, by name; when all is written they are at `path`, and after any failure nothing is.
+    *,
+    column_ids: Array | None = None,
+) -> Iterator[dict[str, Target]]:
+    """Data sets to fill block by block, by name; when all is written they are at `path`, and after any failure nothing is.
 
-    The kernel of the whole ("") is called "kernel", those of parts "of/<name>"; "id" holds the ids of the examples,
-    and the attribute `settings` (JSON) says what the kernel is of. Rows are numbered example * outputs + output.
+    The kernel of the whole ("") is called "kernel", those of parts "of/<name>"; "id" holds the ids of the examples
+    of its rows, "column_id" those of its columns where they are others, and the attribute `settings` (JSON) says what the kernel is of. Rows are numbered example * outputs + output.
     Raises OutputError where the file cannot be made, or the disk has no room for it.
     """
     target = check_writable(path, overwrite)
     size = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * np.dtype(dtype).itemsize
-    free = shutil.disk_usage(target.parent).free
-    if size > free:
-        raise OutputError(
-            f"The kernel takes {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; choose another disk or fewer examples."
-        )
+    check_room(target.parent, size)
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with h5py.File(temporary, "x") as file:
             file.attrs["format"] = "feature_lens kernel"
             file.attrs["settings"] = json.dumps(dict(settings))
-            file["id"] = ids if ids.dtype.kind != "U" else ids.astype(h5py.string_dtype())
-            with HDF5_LOCK:
-                made = {
-                    name: file.create_dataset(
-                        f"of/{name}" if name else "kernel",
-                        shape,
-                        dtype,
-                        chunks=(*[1] * (len(shape) - 2), *(min(length, _CHUNK) for length in shape[-2:])),
-                    )
-                    for name, shape in shapes.items()
-                }
-            yield made
+            for name, own in (("id", ids), ("column_id", column_ids)):
+                if own is not None:
+                    file[name] = own if own.dtype.kind != "U" else own.astype(h5py.string_dtype())
+            yield {
+                name: add_matrix(file, f"of/{name}" if name else "kernel", shape, dtype)
+                for name, shape in shapes.items()
+            }
             file.flush()
         with temporary.open("rb") as written:
             os.fsync(written.fileno())

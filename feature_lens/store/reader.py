@@ -18,7 +18,7 @@ from feature_lens.cards import NetworkCard, ParameterTable, Provenance
 from feature_lens.errors import FeatureLensError, RunError, in_brief
 from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import SET_NAME, Card, FeatureSet
-from feature_lens.run_contents import RunContents
+from feature_lens.run_contents import KEPT_KERNELS, KeptKernel, RunContents
 from feature_lens.store import schema
 from feature_lens.store.dual_reader import read_dual
 from feature_lens.store.factors_reader import read_factors
@@ -146,8 +146,9 @@ def _read_contents(file: h5py.File) -> RunContents:
             remarks=read_words(file, "remarks"),
         )
         name = read_text(file, "name")
+        kernel = None if part_of(file, "kernel") is None else _read_kernel(group_of(file, "kernel"), dict(sizes))
         dual = None if part_of(file, "dual") is None else read_dual(group_of(file, "dual"), examples, dict(sizes))
-    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual)
+    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual, kernel)
 
 
 def _read_network(group: h5py.Group, sizes: dict[str, int]) -> NetworkCard:
@@ -193,6 +194,14 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
     # Known already: keeps the whole inputs from being read for it.
     examples.__dict__["duplicate_group"] = np.asarray(columns["duplicate_group"])
     return examples, columns["output"]
+
+
+def _read_kernel(group: h5py.Group, sizes: dict[str, int]) -> KeptKernel:
+    outputs = read_text(group, "outputs")
+    if outputs not in KEPT_KERNELS:
+        raise RunError(f"the kernel of a run is {' or '.join(KEPT_KERNELS)}, not '{outputs}'; make the run again.")
+    sizes["s"] = sizes["n"] * (sizes["c"] if outputs == "flattened" else 1)
+    return KeptKernel(outputs, columns_of(group, schema.KERNEL, sizes)["value"])
 
 
 def _read_set(

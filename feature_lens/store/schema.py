@@ -58,6 +58,10 @@ Attributes of /dual (since 1.2, may be absent)
                  (null: to the end), matched, examples, kernel_change, displacement, relative_displacement, and orders,
                  a list of name, size, r2, agreement (null for one output)
 
+Attributes of /kernel (since 1.2, absent unless it was asked for): the neural tangent kernel of the effective features of
+all parameters, with their learning rates. Its data set is not compressed.
+    outputs      "trace": summed over outputs, s = n; "flattened": s = n c rows, example * c + output
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 
@@ -196,6 +200,8 @@ DUAL: Final = (
     Element("map", "c p c", "f", "from effective features (output, parameter) to the dual model's outputs", True, 2),
 )
 
+KERNEL: Final = (Element("value", "s s", "f", "products of the features of two examples", False, 2),)
+
 INPUT: Final = (
     Element("entry", "m", "i", "which features, in the order (o, i)", False, 1),
     Element("a", "i n t", "f", "inputs of the map", True, 1),
@@ -208,7 +214,13 @@ def specification() -> str:
     lines = [(__doc__ or "").rstrip()]
     factor = "/sets/<set name>/factors/<number>"
     folders = (("/network", NETWORK), ("/examples", EXAMPLES), ("/sets/<set name>", SET))
-    for folder, elements in (*folders, (factor, FACTOR), (f"{factor}/inputs/<number>", INPUT), ("/dual", DUAL)):
+    for folder, elements in (
+        *folders,
+        (factor, FACTOR),
+        (f"{factor}/inputs/<number>", INPUT),
+        ("/dual", DUAL),
+        ("/kernel", KERNEL),
+    ):
         lines.append(f"  {folder}")
         for element in elements:
             name = element.name + ("*" if element.optional else "")

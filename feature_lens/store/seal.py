@@ -24,6 +24,14 @@ def sealed(image: bytes) -> bytes:
     return image + _MARK + hashlib.sha256(image).hexdigest().encode() + b"\n"
 
 
+def seal(path: Path) -> None:
+    """Seal an HDF5 file on the disk. Reads it once, whatever its size in little memory."""
+    with path.open("r+b") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, 2)
+        file.write(_MARK + found.encode() + b"\n")
+
+
 def check_seal(path: Path) -> None:
     """Raise RunError for a file that is no HDF5, no run, cut off or changed. Reads the whole file once."""
     try:

@@ -8,7 +8,8 @@ import os
 import secrets
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ import numpy.typing as npt
 from feature_lens.dual_record import DualRecord, Expansion
 from feature_lens.errors import OutputError, RunError, in_brief
 from feature_lens.feature_set import SET_NAME, FeatureSet
-from feature_lens.run_contents import RunContents
+from feature_lens.run_contents import KEPT_KERNELS, Deferred, KeptKernel, RunContents
 from feature_lens.store import schema
+from feature_lens.store.blocks import add_matrix, check_room, reserve
 from feature_lens.store.lock import HDF5_LOCK
-from feature_lens.store.seal import sealed
+from feature_lens.store.seal import seal, sealed
 from feature_lens.weight_factors import FactoredValues, WeightFactors
 
 CHUNK_BYTES = 1 << 20
+_ROWS = 256  # of a kernel, copied at a time
 PLAIN_BYTES = 2048  # up to here the index of a compressed data set is larger than what compression saves
 
 
@@ -66,10 +69,40 @@ def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) 
     """Write a run atomically: a temporary file beside the target, fsync, then a rename.
 
     Raises OutputError when the path exists (unless `overwrite`) or cannot be written, RunError when the
-    contents do not fit the schema. A failure leaves what was at `path` as it was. Memory: the size of the file.
+    contents do not fit the schema. A failure leaves what was at `path` as it was. Memory: the size of the file but for
+    its kernel, which goes to the disk block by block.
     """
-    check_writable(path, overwrite)
-    return write_bytes(sealed(_image(contents)), path, overwrite)
+    target = check_writable(path, overwrite)
+    if contents.kernel is None:
+        return write_bytes(sealed(_image(contents)), path, overwrite)
+    side = len(contents.examples) * (contents.network.n_outputs if contents.kernel.outputs == "flattened" else 1)
+    if contents.kernel.outputs not in KEPT_KERNELS or contents.kernel.value.shape != (side, side):
+        raise RunError(
+            f"The kernel of a run is {' or '.join(KEPT_KERNELS)} over its examples, but '{contents.kernel.outputs}' "
+            f"of shape {contents.kernel.value.shape} came."
+        )
+    check_room(target.parent, side * side * contents.kernel.value.dtype.itemsize)
+    with _put_in_place(target, overwrite) as temporary:
+        temporary.write_bytes(_image(contents))
+        _add_kernel(temporary, contents.kernel)
+        seal(temporary)
+    return target
+
+
+def _add_kernel(path: Path, kernel: KeptKernel) -> None:
+    shape, dtype = kernel.value.shape, kernel.value.dtype
+    # Chunks at the edges are whole, and some room is for their index.
+    reserve(path, int(1.1 * (shape[0] + 512) ** 2 * dtype.itemsize) + CHUNK_BYTES)
+    with h5py.File(path, "r+") as file:
+        with HDF5_LOCK:
+            group = file.create_group("kernel")
+            group.attrs["outputs"] = kernel.outputs
+        made = add_matrix(group, "value", shape, dtype)
+        if isinstance(kernel.value, Deferred):
+            kernel.value.fill(made)
+        else:
+            for start in range(0, shape[0], _ROWS):
+                made[start : start + _ROWS, :] = np.asarray(kernel.value[start : start + _ROWS])
 
 
 def _image(contents: RunContents) -> bytes:
@@ -87,18 +120,24 @@ def _image(contents: RunContents) -> bytes:
 def write_bytes(content: bytes, path: Path | str, overwrite: bool = False) -> Path:
     """Write a file of any kind with the same care as a run; raises OutputError."""
     target = check_writable(path, overwrite)
+    with _put_in_place(target, overwrite) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+@contextmanager
+def _put_in_place(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A path beside the target: what is written there is at the target afterwards, or nothing is left of it."""
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         place(temporary, target, overwrite)
     except OSError as error:
         raise OutputError(f"'{target}' could not be written ({_reason(error)}); nothing was changed.") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return target
 
 
 def place(temporary: Path, target: Path, overwrite: bool) -> None:

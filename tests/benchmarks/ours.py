@@ -13,9 +13,9 @@ from protocol import Job, Request, serve
 from threadpoolctl import threadpool_limits
 
 from feature_lens import EffectiveFeatures, Examples, Network
-from feature_lens.features.design import one_thread
+from feature_lens.features.design import MEMORY, one_thread
 from feature_lens.features.eigen_solvers import Eigenpairs, leading_eigenpairs
-from feature_lens.features.weight_ranking import rank_weights
+from feature_lens.features.weight_ranking import Wanted, rank_weights
 
 Array = np.ndarray[Any, Any]
 # Shape of the products that the machine's rate is measured with: rows, columns, inner side.
@@ -25,7 +25,8 @@ _TILE = (640, 640, 256)
 def _design(request: Request, outputs: str = "flattened") -> EffectiveFeatures:
     module, inputs = read_net(request.path.parent, request.net, request.n)
     network = Network.from_module(module, precision=request.options.get("precision", "float32"))
-    return EffectiveFeatures(network, Examples.from_arrays(inputs), outputs=outputs)
+    memory = request.options.get("memory", MEMORY >> 20) << 20
+    return EffectiveFeatures(network, Examples.from_arrays(inputs), outputs=outputs, memory=memory)
 
 
 def full(request: Request) -> Job:
@@ -87,7 +88,7 @@ def best_examples(request: Request) -> Job:
 
     select = largest if output == "largest" else alone
     return Job(
-        lambda: rank_weights(design, 1, select, keep, None, 0, second=False),
+        lambda: rank_weights(design, Wanted(1, select, keep, second=False)),
         lambda found: found.ranking.highest.value[:, 0],
     )
 

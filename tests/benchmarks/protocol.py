@@ -65,10 +65,13 @@ def difference(ours: list[float], theirs: list[float]) -> float:
     return float(np.abs(a - b).max() / np.abs(a).max())
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process alone (getrusage counts that of the parent before exec)."""
+def peak_bytes(afresh: bool = False) -> int:
+    """Peak resident memory of this process alone (getrusage counts that of the parent before exec); `afresh`: of now,
+    from where peaks are counted again, where the system can."""
     status = Path("/proc/self/status")
     if status.exists():
+        if afresh:
+            Path("/proc/self/clear_refs").write_text("5")
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     scale = 1 if sys.platform == "darwin" else 1024
@@ -91,13 +94,14 @@ def _answer(tasks: Mapping[str, Prepare], request: Request) -> dict[str, Any]:
     if request.task not in tasks:
         return {"error": f"has no task '{request.task}'"}
     job = tasks[request.task](request)
+    before = peak_bytes(afresh=True)
     start = time.perf_counter()
     result = job.run()
     seconds = time.perf_counter() - start
     peak, array = peak_bytes(), job.array(result)
     if "save" in request.options:
         np.save(request.options["save"], array)
-    return {"seconds": seconds, "rss": peak, "numbers": numbers(array)}
+    return {"seconds": seconds, "rss": peak, "before": before, "numbers": numbers(array)}
 
 
 def _spread(values: np.ndarray[Any, Any], most: int) -> np.ndarray[Any, Any]:

@@ -94,6 +94,19 @@ def test_growth(what: str, net: str, n: int, folder: str, told: Callable[[Line],
     told(_line(small, [pair[0] for pair in pairs], [pair[1] for pair in pairs], ""))
 
 
+@pytest.mark.parametrize("memory", [64, 512])
+@pytest.mark.parametrize(("net", "n"), [("mlp", 2000), ("digits", 1797), ("cnn", 300), ("decoder", 80)])
+def test_working_memory(net: str, n: int, memory: int, folder: str, told: Callable[[Line], None]) -> None:
+    """Peak of a process less what it had before and the kernel, beside what `--memory` allows."""
+    row = Row("full", net, n, "", options={"memory": memory}, label=f"memory-{memory}", warm=4)
+    c = {"decoder": 113}.get(net, 10)
+    with contestant("ours") as we:
+        _warmed(we, row, row.task, folder, {})
+        reply = _ask(we, row, row.task, folder, {})
+    beside = (reply["rss"] - reply["before"] - 4 * (n * c) ** 2) / 2**20
+    told(Line(row.name, seconds([reply["seconds"]]), asked=f"<= {memory} MiB", memory=f"{beside:.0f} MiB beside"))
+
+
 def test_bound_of_matrix_products(folder: str, told: Callable[[Line], None]) -> None:
     """sum over layers of r^2 d_out + n^2 d_in multiply-adds, the symmetric half of them, at the rate of sgemm; both in
     buffers already touched."""

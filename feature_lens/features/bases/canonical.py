@@ -25,7 +25,7 @@ from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
 from feature_lens.features.stored_factors import factored_values
-from feature_lens.features.weight_ranking import rank_weights
+from feature_lens.features.weight_ranking import Wanted, rank_weights
 
 RankOutputs = Literal["auto", "all"]
 Values = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ class Canonical(Basis):
 
     def _weights(self, design: EffectiveFeatures, name: str, keep: int, batch_size: int) -> FeatureSet:
         views, select = self._views(design)
-        found = rank_weights(design, len(views), select, keep, *class_labels(design), design.workers)
+        found = rank_weights(design, Wanted(len(views), select, keep, *class_labels(design)))
         columns: dict[str, Column] = {**ranking_columns(found.ranking), "order": by_spread(found.ranking)}
         if found.histogram is not None:
             columns["histogram"] = found.histogram

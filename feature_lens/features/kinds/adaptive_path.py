@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from scipy.integrate import quad_vec
 
+from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.pieces import Piece, as_pieces, as_rows
@@ -58,7 +59,7 @@ class AdaptivePath:
         def rows(place: float) -> npt.NDArray[np.float64]:
             self._move(place)
             made = as_rows(self._factors(inputs, labels), self._sizes, like)
-            return made.to(torch.float64).numpy().ravel()
+            return as_matrix(made).ravel()
 
         found, error, _ = quad_vec(
             rows,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
 from feature_lens.features.jacobian import module_at, restore_buffers
 from feature_lens.features.kinds.kind import Ask
@@ -50,7 +51,7 @@ class ExactPath:
         if not self._ask.reduction.linear:
             raise NotAPencil(f"'{self._ask.reduction.name}' is not a linear function of the outputs")
         self._check_passes(inputs)
-        self._own.places = torch.zeros(1, dtype=inputs.dtype if inputs.is_floating_point() else self._ask.network.dtype)
+        self._own.places = self._ask.network.real([0.0])
         self._factors.prepare(inputs, labels)
         if self._factors.fallen:
             raise NotAPencil(f"'{self._factors.fallen[0]}' has no layer rule")
@@ -79,7 +80,7 @@ class ExactPath:
         network = self._ask.network
         start, added = network.at("initial"), network.displacement()
         for place in (0.37, 1.0):
-            found = self._forward(inputs, torch.full((1,), place, dtype=network.dtype))
+            found = self._forward(inputs, network.real([place]))
             with torch.no_grad():
                 wanted = network({name: value + place * added[name] for name, value in start.items()}, inputs)
             if float((found - wanted).abs().max()) > _SAME[network.dtype] * max(float(wanted.abs().max()), 1e-30):
@@ -96,7 +97,7 @@ class ExactPath:
 
     def _edges(self, inputs: torch.Tensor) -> Array:
         """(b, m + 1) edges of the pieces of each example, rising from 0 to 1, repeated at the end."""
-        self._forward(inputs[:1], torch.zeros(1, dtype=self._ask.network.dtype))
+        self._forward(inputs[:1], self._ask.network.real([0.0]))
         calls = [(degree, values.shape[1]) for degree, values in self._lines.crossings]
         edges = np.tile([0.0, 1.0], (len(inputs), 1))
         for call, (degree, units) in enumerate(calls):
@@ -115,18 +116,18 @@ class ExactPath:
 
     def _values(self, inputs: torch.Tensor, call: int, places: Array) -> Array:
         """What is zero at the kinks of one call, (b, m, units), at places (b, m) of their own for b examples."""
-        rows = torch.as_tensor(places.reshape(-1), dtype=self._ask.network.dtype)
+        rows = self._ask.network.real(places.reshape(-1))
         self._forward(inputs.repeat_interleave(places.shape[1], dim=0), rows)
-        values: Array = self._lines.crossings[call][1].to(torch.float64).numpy()
+        values: Array = as_matrix(self._lines.crossings[call][1])
         return values.reshape(*places.shape, -1)
 
     def _rows(self, inputs: torch.Tensor, labels: torch.Tensor, edges: Array, n_nodes: int) -> torch.Tensor:
         """(b, q, p): Gauss sums over the pieces, a group of examples at a time."""
         nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
         width = np.diff(edges, axis=1)[:, :, None]
-        dtype = self._ask.network.dtype
-        places = torch.as_tensor((edges[:, :-1, None] + width * (nodes + 1) / 2).reshape(len(edges), -1), dtype=dtype)
-        shares = torch.as_tensor((width * weights / 2).reshape(len(edges), -1), dtype=dtype)
+        network = self._ask.network
+        places = network.real((edges[:, :-1, None] + width * (nodes + 1) / 2).reshape(len(edges), -1))
+        shares = torch.as_tensor((width * weights / 2).reshape(len(edges), -1), dtype=network.dtype)
         m = places.shape[1]
         group = max(1, _PASS_BYTES // max(self._row_bytes(inputs, labels) * m, 1))
         made: list[torch.Tensor] = []
@@ -139,7 +140,7 @@ class ExactPath:
 
     def _row_bytes(self, inputs: torch.Tensor, labels: torch.Tensor) -> int:
         """Bytes of the factors of one row of a pass."""
-        self._own.places = torch.zeros(1, dtype=self._ask.network.dtype)
+        self._own.places = self._ask.network.real([0.0])
         pieces = self._factors(inputs[:1], labels[:1])
         return sum(piece.numbers for piece in pieces) * self._ask.network.dtype.itemsize
 

@@ -42,7 +42,7 @@ class FirstOrder:
         rows = self._tried(inputs, labels) if self._together else None
         if rows is None:
             rows = self._exact(inputs, labels)
-        return as_pieces(rows, {name: self._start[name].numel() for name in self._ask.chosen})
+        return as_pieces(rows.cpu(), {name: self._start[name].numel() for name in self._ask.chosen})
 
     def _tried(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
         exact = None if self._verified else lambda: self._exact(inputs[:1], labels[:1])

@@ -121,7 +121,7 @@ class Pencil(TorchFunctionMode):
             raise NotAPencil(f"a parameter goes into {name}")
         if function in _KINKED:
             found = _KINKED[function].of(args, kwargs)
-            self.crossings += [(self.n_moved, values.detach().flatten(1).clone()) for values in found]
+            self.crossings += [(self.n_moved, values.detach().reshape(len(values), -1).clone()) for values in found]
         return function(*args, **kwargs)
 
     def _is_parameter(self, value: Any) -> bool:
