@@ -8,7 +8,7 @@ from pathlib import Path
 from browser_driver import Tab, chromium, served
 
 from feature_lens.extract import ExtractSettings, extract_run
-from feature_lens.networks.digits import digits_examples, shipped_digits
+from feature_lens.networks.zoo import Digits
 
 FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
 PICTURES = {
@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = extract_run(
-            shipped_digits(), digits_examples(), folder / "digits.h5", ExtractSettings(dual=True), name="digits"
+            Digits().shipped(), Digits().examples(), folder / "digits.h5", ExtractSettings(dual=True), name="digits"
         )
         with chromium() as browser, served([run], folder) as address:
             tab = Tab(browser)

@@ -41,8 +41,10 @@ ROOMS: dict[str, set[str]] = {
     "store": set(),
     "analysis": {"store"},
     "dual": {"networks", "features"},
-    "extract": {"networks", "features", "dual", "store"},
-    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "app"},
+    "settings": {"features"},
+    "extract": {"networks", "features", "dual", "settings", "store"},
+    "demos": {"networks", "settings", "extract", "store"},
+    "cli": {"networks", "features", "dual", "store", "analysis", "extract", "demos", "app"},
     "app": {"store", "analysis"},
 }
 RIGHT = {"ground", "store", "analysis", "app"}
@@ -185,6 +187,7 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
+    "feature_lens.networks.zoo": "ZOO Digits Training ZooNet",
     "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
