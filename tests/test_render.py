@@ -51,6 +51,18 @@ def test_every_modality_is_drawn_the_same_each_time(modality: str) -> None:
     assert b"tIME" not in first
 
 
+def test_a_pair_is_written_as_its_id() -> None:
+    pairs = np.array([[0, 1], [1, 0]])
+    named, split = Modality("pair", (2, 2)), np.eye(2)[pairs].reshape(2, 4)
+    sums, plain = (drawn(split, named, ids=ids) for ids in (["0 + 1 = 1", "1 + 0 = 1"], ["0 + 1", "1 + 0"]))
+    half = sums[48:] < 128
+    assert half.any()  # what follows the equals sign is on a line of its own
+    assert (sums != plain).any()
+    assert (drawn(pairs, named) != plain).any()
+    wide = drawn(split, named, ids=["some very long name of a pair = 1", "other"])
+    assert (wide[:, :6] > 200).all()
+
+
 def test_a_grey_image_is_enlarged_by_whole_pixels() -> None:
     inputs = np.linspace(0, 16, 64).reshape(1, 64)
     found = drawn(inputs, Modality("image", (1, 8, 8), 0, 16))

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from feature_lens import cli
-from feature_lens.demos import demo_settings, train_into
+from feature_lens.analysis import open_run
+from feature_lens.demos import demo_run, demo_settings, train_into
 from feature_lens.errors import CheckpointError, OutputError, SettingsError
+from feature_lens.examples import Modality
 from feature_lens.networks import Network, load_checkpoint
 from feature_lens.networks.factories import make_examples, make_module
-from feature_lens.networks.zoo import ZOO, Digits, ZooNet, parameter_files
+from feature_lens.networks.zoo import ZOO, Digits, ModularAddition, ZooNet, parameter_files
 
 # Nets whose training takes longer are trained again by `make soak`.
-SECONDS = ("digits",)
+SECONDS = ("digits", "modular_addition")
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -129,6 +131,22 @@ def test_a_training_is_written_where_extract_can_take_it(tmp_path: Path) -> None
         train_into("digits", folder / "mine.txt")
     with pytest.raises(SettingsError, match="Did you mean 'digits'"):
         train_into("digit", folder)
+
+
+def test_a_demo_is_a_run_with_the_sets_that_suit_the_net(tmp_path: Path) -> None:
+    path = tmp_path / "sums.h5"
+    entries = ["modulus=5", "width=16", "epochs=40"]
+    demo_run("modular_addition", path, recipe=entries)
+    with open_run(path) as run:
+        assert {"eigen_trace", "eigen_trace_initial"} <= set(run.sets)
+        assert run.name == "modular_addition"
+        assert run.dual is not None
+        assert run.examples.modality == Modality("pair", (5, 5))
+        np.testing.assert_array_equal(run.examples.pairs, ModularAddition.from_text(entries).pairs())
+    with pytest.raises(CheckpointError, match="have epochs=500, but epochs=40 was asked for"):
+        demo_run("modular_addition", path, shipped=True, recipe=entries, overwrite=True)
+    with pytest.raises(OutputError, match="exists"):
+        demo_run("modular_addition", path)
 
 
 def test_the_command_line_names_what_there_is() -> None:
