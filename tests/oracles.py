@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -71,3 +72,13 @@ def made(
         split=np.arange(n) % 3 != 0 if split else None,
     )
     return Network.from_module(module.eval()), examples
+
+
+def with_initial(network: Network, seed: int = 1, size: float = 0.3) -> Network:
+    """The same network as if it had begun at parameters nearby."""
+    generator = torch.Generator().manual_seed(seed)
+    initial = {
+        name: value + size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        for name, value in network.trained.items()
+    }
+    return replace(network, initial=initial)

@@ -138,7 +138,7 @@ def test_a_demo_is_a_run_with_the_sets_that_suit_the_net(tmp_path: Path) -> None
     entries = ["modulus=5", "width=16", "epochs=40"]
     demo_run("modular_addition", path, recipe=entries)
     with open_run(path) as run:
-        assert {"eigen_trace", "eigen_trace_initial"} <= set(run.sets)
+        assert {"eigen_trace", "eigen_trace_initial", "deflated_trace"} <= set(run.sets)
         assert run.name == "modular_addition"
         assert run.dual is not None
         assert run.examples.modality == Modality("pair", (5, 5))

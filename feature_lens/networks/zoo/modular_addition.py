@@ -41,7 +41,7 @@ class ModularAddition(ZooNet):
     """
 
     data: ClassVar[str] = "all pairs of residues, made by the recipe"
-    sets: ClassVar[tuple[str, ...]] = ("eigen/trace", "eigen/trace@initial")
+    sets: ClassVar[tuple[str, ...]] = ("unit_blocks/trace", "deflated/trace", "eigen/trace", "eigen/trace@initial")
     components: ClassVar[int] = 128
 
     modulus: int = 29
@@ -102,8 +102,8 @@ class ModularAddition(ZooNet):
         optimiser = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             optimiser.zero_grad()
-            loss = nn.functional.mse_loss(module(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            loss = (module(inputs) - targets).square().mean()
+            loss.backward()
             optimiser.step()
             yield
 
