@@ -64,6 +64,7 @@ def test_deflated_features_are_singular_vectors_outside_the_initial_eigenspace(
     found = basis.transform(EffectiveFeatures(network, examples, outputs=outputs))
     flips = np.sign((found * everywhere).sum(axis=0))
     np.testing.assert_allclose(found, everywhere * flips, atol=1e-8)
+    np.testing.assert_allclose(basis.directions(), directions[:4] * flips[:, None], atol=1e-8)
     on_fitted = found.reshape(40, q, 4)[fitting].reshape(-1, 4)
     np.testing.assert_allclose(on_fitted.T @ on_fitted, np.diag(wanted[:4] ** 2), atol=1e-8)
     np.testing.assert_allclose(taken.T @ on_fitted, 0, atol=1e-8)
@@ -200,6 +201,7 @@ def test_they_are_sets_of_a_run() -> None:
     deflated, blocks = run.sets["deflated_trace"], run.sets["unit_blocks_trace"]
     assert {"group", "stability", "spectrum", "parameter_share"} <= set(deflated.columns)
     assert "leading eigenvectors of the initial kernel (chosen by the largest gap)" in deflated.card.description
+    assert deflated.read("direction").shape[1:] == (4, network.parameters.total)
     assert blocks.label(0).startswith("block 0, feature 1")
 
 

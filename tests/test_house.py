@@ -56,6 +56,7 @@ LIBRARIES: dict[str, set[str]] = {
     "h5py": {"store"},
     "streamlit": {"app"},
     "altair": {"app"},
+    "networkx": {"analysis"},
     "typer": {"cli"},
     "numpy": set(ROOMS) - {"app", "cli"},
     "scipy": {"features", "dual", "analysis"},

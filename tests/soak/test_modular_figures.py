@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from feature_lens.analysis.torus import mode_correlations, modes, subspace_overlap
-from feature_lens.features.bases import UnitBlocks
+from feature_lens.analysis.communities import agreement, communities
+from feature_lens.analysis.torus import mode_correlations, modes, subspace_overlap, waves
+from feature_lens.dual import interactions
+from feature_lens.features.bases import Deflated, Eigen, UnitBlocks
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks.zoo import ModularAddition
 
@@ -64,6 +66,30 @@ def test_seeds_of_the_published_setting(capsys: pytest.CaptureFixture[str]) -> N
     assert (found["blocks"] == 14).all()
     assert np.median(found["modes"]) >= 20
     assert found["modes"].min() >= 16
+
+
+def test_communities_of_interacting_features(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of one output, because directions of the trace reduction do not interact; on 120 of the pairs."""
+    net = ModularAddition()
+    everything = replace(net.examples(), training=None)
+    few = everything.on(np.sort(np.random.default_rng(0).choice(841, 120, replace=False)))
+    design = EffectiveFeatures(net.shipped(), everything, outputs="output:0")
+    blocks, eigen = UnitBlocks().fit(design), Eigen(113).fit(design)
+    deflated = Deflated().fit(design)
+    kinds = {
+        "unit blocks": (blocks.directions(), blocks.transform(design)),
+        "deflated": (deflated.directions(), deflated.transform(design)),
+        "eigen 0-55": (eigen.directions_[:56], eigen.transform(design)[:, :56]),
+        "eigen 57-112": (eigen.directions_[57:], eigen.transform(design)[:, 57:]),
+    }
+    found = {}
+    for name, (directions, activations) in kinds.items():
+        frequency = waves(activations.T, net.pairs(), 29).table["group"]
+        found[name] = agreement(communities(interactions(net.shipped(), few, directions).size), frequency)
+    _told(capsys, {name: asdict(one) for name, one in found.items()})
+    assert found["unit blocks"].index > 0.95
+    assert found["unit blocks"].found == 14
+    assert found["eigen 0-55"].index < found["eigen 0-55"].null_99
 
 
 def test_other_moduli(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,21 +6,26 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
-from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, stored_columns
-from feature_lens.features.bases.spectral import degenerate_groups, group_stability, score_profile, score_words, sign
+from feature_lens.features.bases.spectral import (
+    DIRECTION_BYTES,
+    degenerate_groups,
+    direction_columns,
+    group_stability,
+    score_profile,
+    score_words,
+    sign,
+    tensor_shares,
+)
 from feature_lens.features.decompositions import Side, chosen_side, decompose
 from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.known_methods import eigen_equals
 from feature_lens.features.spectrum import Spread
 
-# Directions larger than this are not put into a run; the share of each tensor still is. Those of the trace reduction,
-# which have c * p entries, are not even formed: activations then follow from kernels.
-_DIRECTION_BYTES = 64 << 20
 # What is left of rows that are equal when their mean is taken off their kernel, as a share of it.
 _ROUNDING = 1e-13
 
@@ -113,7 +118,7 @@ class Eigen(Basis):
         """Whether directions are not too many numbers to be formed, or are needed."""
         joined = isinstance(fitted, EffectiveFeatures) and fitted.reduction.joined
         wanted = min(self.n_components, *fitted.shape) * fitted.n_columns * 8
-        return not joined or self.side_ != "rows" or wanted <= _DIRECTION_BYTES
+        return not joined or self.side_ != "rows" or wanted <= DIRECTION_BYTES
 
     def _projected(self, design: DesignMatrix) -> Matrix:
         """Phi v of every row (r, k)."""
@@ -205,25 +210,9 @@ class Eigen(Basis):
             return {}
         table = design.network.parameters
         if self.implicit_ is not None:
-            return {"parameter_share": self._shares_by_kernels(*self.implicit_, table)}
-        joined = self.directions_.reshape(len(self.spectrum_), -1, chosen.total)
-        parts = {name: joined[:, :, at] for name, at in chosen.slices}
-        share = [np.square(parts[n]).sum(axis=(1, 2)) if n in parts else np.zeros(len(joined)) for n in table.names]
-        columns: dict[str, Column] = {"parameter_share": np.stack(share, axis=1)}
-        if joined.shape[0] * joined.shape[1] * table.total * 4 <= _DIRECTION_BYTES:
-            full = np.zeros((*joined.shape[:2], table.total), dtype=np.float32)
-            for name, at in table.slices:
-                if name in parts:
-                    full[:, :, at] = parts[name]
-            columns["direction"] = full[:, 0] if full.shape[1] == 1 else full
-        return columns
-
-    def _shares_by_kernels(self, fitted: EffectiveFeatures, coefficients: Matrix, table: ParameterTable) -> Matrix:
-        """(k, l) |v_k|^2 within each tensor: C^T H C with that tensor's share of the kernel."""
-        share = np.zeros((len(self.spectrum_), len(table.names)))
-        for name, part in fitted.kernels(by="tensor").items():
-            share[:, table.names.index(name)] = (coefficients * (part @ coefficients)).sum(axis=0)
-        return share
+            fitted, coefficients = self.implicit_
+            return {"parameter_share": tensor_shares(fitted.kernels(by="tensor"), coefficients, table.names)}
+        return direction_columns(self.directions_, chosen, table)
 
 
 def _rest_words(tail: Spread | None, share: float) -> str:

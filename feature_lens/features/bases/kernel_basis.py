@@ -15,7 +15,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import Card, FeatureSet
 from feature_lens.features.bases.basis import Basis, ranked, stored_columns
-from feature_lens.features.bases.spectral import score_profile, sign
+from feature_lens.features.bases.spectral import DIRECTION_BYTES, direction_columns, score_profile, sign, tensor_shares
 from feature_lens.features.design import DesignMatrix, Matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 
@@ -95,12 +95,7 @@ class KernelBasis(Basis):
             signs[feature] = sign(activations[:, :, feature] @ self.profile_[feature])
         self.coefficients_ = self.coefficients_ * signs
         self.removed_ = None if self.removed_ is None else self.removed_ * signs
-        names = self.fitted_.network.parameters.names
-        self.parameter_share_ = np.zeros((k, len(names)))
-        for name, part in kernels.items():
-            own = (self.coefficients_ * (part @ self.coefficients_)).sum(axis=0)
-            self.parameter_share_[:, names.index(name)] = own
-        self.parameter_share_ /= self.parameter_share_.sum(axis=1, keepdims=True)
+        self.parameter_share_ = tensor_shares(kernels, self.coefficients_, self.fitted_.network.parameters.names)
 
     def _taken_off(self, design: EffectiveFeatures) -> Matrix | float:
         """H0(x, A) C0 of every row of a design."""
@@ -124,6 +119,13 @@ class KernelBasis(Basis):
             kernel = _wide(effective.kernels(self.fitted_)[""])
             return kernel @ self.coefficients_ - self._taken_off(effective)
 
+    def directions(self) -> Matrix:
+        """Unit directions v_k of thetahat (k, columns) by whose activations the features are made, before what is taken
+        off. Cost: a stream of the fitted examples, and k * columns numbers, c * p columns for trace."""
+        check_is_fitted(self)
+        found = self.fitted_.rmatmul(self.coefficients_).T
+        return np.ascontiguousarray(found)
+
     def _set(
         self, design: DesignMatrix, name: str, card: Card, keep: int, batch: int, more: dict[str, Column]
     ) -> FeatureSet:
@@ -142,6 +144,8 @@ class KernelBasis(Basis):
             "mean_share": self.mean_share_,
             "parameter_share": self.parameter_share_,
         }
+        if k * self.fitted_.n_columns * 4 <= DIRECTION_BYTES:
+            columns |= direction_columns(self.directions(), self.fitted_.parameters, design.network.parameters)
         return FeatureSet(name, views, card, columns | more, design.network.parameters)
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.cards import ParameterTable
+from feature_lens.examples import Column
 from feature_lens.features.design import Matrix
+
+# Directions larger than this are not put into a run; the share of each tensor still is. Those of the trace reduction,
+# which have c * p entries, are not even formed: activations then follow from kernels.
+DIRECTION_BYTES = 64 << 20
 
 
 def degenerate_groups(spectrum: Matrix, gap: float) -> npt.NDArray[np.int32]:
@@ -51,3 +59,27 @@ def sign(score: Matrix) -> float:
     if abs(cubes) > 1e-6 * float((np.abs(score) ** 3).sum()):
         return float(np.sign(cubes))
     return float(np.sign(score[np.abs(score).argmax()])) or 1.0
+
+
+def direction_columns(directions: Matrix, chosen: ParameterTable, table: ParameterTable) -> dict[str, Column]:
+    """Directions (k, p), or (k, c p) for trace, over the chosen tensors, in all of theta: zero in the others; and each
+    tensor's share of them."""
+    joined = directions.reshape(len(directions), -1, chosen.total)
+    parts = {name: joined[:, :, at] for name, at in chosen.slices}
+    share = [np.square(parts[n]).sum(axis=(1, 2)) if n in parts else np.zeros(len(joined)) for n in table.names]
+    columns: dict[str, Column] = {"parameter_share": np.stack(share, axis=1)}
+    if joined.shape[0] * joined.shape[1] * table.total * 4 <= DIRECTION_BYTES:
+        full = np.zeros((*joined.shape[:2], table.total), dtype=np.float32)
+        for name, at in table.slices:
+            if name in parts:
+                full[:, :, at] = parts[name]
+        columns["direction"] = full[:, 0] if full.shape[1] == 1 else full
+    return columns
+
+
+def tensor_shares(kernels: Mapping[str, Matrix], coefficients: Matrix, names: Sequence[str]) -> Matrix:
+    """(k, l) share of |v_k|^2 within each tensor, v = Phi^T C: C^T H C with that tensor's share of the kernel."""
+    share = np.zeros((coefficients.shape[1], len(names)))
+    for name, part in kernels.items():
+        share[:, names.index(name)] = (coefficients * (part @ coefficients)).sum(axis=0)
+    return np.asarray(share / share.sum(axis=1, keepdims=True))
