@@ -8,9 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_lens.analysis.torus import FAMILIES, mode_correlations, modes, pictures, subspace_overlap, waves
+from feature_lens.analysis.torus import (
+    FAMILIES,
+    mode_correlations,
+    modes,
+    pictures,
+    subspace_overlap,
+    torus_view,
+    waves,
+)
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples, Modality
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.zoo import ModularAddition
@@ -135,3 +144,32 @@ def test_pictures_are_a_by_b() -> None:
     assert np.isnan(drawn).sum() == 838
     with pytest.raises(SettingsError, match="all pairs of residues of an odd modulus, but 3 pairs modulo 29 came"):
         waves(np.ones((1, 3)), some, 29)
+
+
+def test_a_feature_of_a_run_is_drawn_on_all_pairs(tmp_path: Path) -> None:
+    net = ModularAddition(modulus=7, width=24, epochs=60)
+    network, examples = net.network(net.train()), net.examples()
+    wanted = ExtractSettings(sets=(SetSettings("eigen", "trace", n_components=3),), neurons=())
+    run = compute_run(network, examples, wanted, progress=False)
+    found = torus_view(run, "eigen_trace", 1, "score")
+    assert found is not None
+    values = run.sets["eigen_trace"].values(1, "score")
+    assert found.picture[3, 5] == values[3 * 7 + 5]
+    row = waves(values[None].astype(float), net.pairs(), 7).table.iloc[0]
+    assert (
+        f"one of {row['family']}, of frequency {row['frequency']} modulo 7, and holds {row['share']:.0%}"
+        in found.sentence
+    )
+    # In steps of the inverse, waves of that frequency go round once.
+    if found.in_steps is not None:
+        assert found.steps * row["group"] % 7 == 1
+        assert waves(found.in_steps.reshape(1, -1), net.pairs(), 7).table["group"].tolist() == [1]
+    # Some pairs alone are drawn without a word on waves; other examples not at all.
+    part = compute_run(network, examples.on(np.arange(20)), wanted, progress=False)
+    drawn = torus_view(part, "eigen_trace", 1, "score")
+    assert drawn is not None
+    assert (np.isnan(drawn.picture).sum(), drawn.sentence, drawn.in_steps) == (29, "", None)
+    plain = replace(examples, modality=Modality("vector", (14,)))
+    assert torus_view(compute_run(network, plain, wanted, progress=False), "eigen_trace", 1, "score") is None
+    with pytest.raises(SettingsError, match="has features 0 to 2, but 9 was asked for"):
+        torus_view(run, "eigen_trace", 9, "score")

@@ -28,7 +28,7 @@ from feature_lens.analysis.render import (
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples, Modality
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 
 
 def picture(png: bytes) -> np.ndarray:

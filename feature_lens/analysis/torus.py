@@ -7,6 +7,7 @@ Letters: n examples, k features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ import pandas as pd
 
 from feature_lens.errors import SettingsError
 from feature_lens.registry import unknown_name
+from feature_lens.run_contents import RunContents
 
 Matrix = npt.NDArray[np.float64]
 Pairs = npt.NDArray[np.int64]
@@ -110,3 +112,42 @@ def waves(activations: Matrix, pairs: Pairs, modulus: int) -> Waves:
                 power[of_a * frequency, of_b * frequency] + power[-of_a * frequency, -of_b * frequency]
             ) / total
     return Waves(share)
+
+
+@dataclass(frozen=True)
+class TorusView:
+    """One feature on all pairs: picture (P, P'), a downwards, b to the right, NaN where there is no such pair; in a
+    sentence which waves it is made of, empty where that cannot be told; and the picture with residues in `steps`, in
+    which waves of its strongest frequency are seen to go round once, None where there is none such."""
+
+    picture: Matrix
+    sentence: str
+    steps: int = 1
+    in_steps: Matrix | None = None
+
+
+def torus_view(run: RunContents, set_name: str, feature: int, view: str) -> TorusView | None:
+    """The picture of a feature of a run whose examples are pairs; None for other examples and where the value of
+    every example is not kept. Raises SettingsError for an unknown set, feature or view."""
+    feature_set = run.sets[set_name]
+    if run.examples.modality.kind != "pair" or not feature_set.gives_values:
+        return None
+    values = np.asarray(feature_set.values(feature, view), dtype=np.float64)
+    pairs, (rows, columns) = run.examples.pairs, run.examples.modality.shape
+    picture = np.full((rows, columns), np.nan)
+    picture[pairs[:, 0], pairs[:, 1]] = values
+    whole = rows == columns and rows % 2 == 1 and rows > 2 and len(pairs) == np.isfinite(picture).sum() == rows**2
+    if not whole or float(np.ptp(values)) == 0:
+        return TorusView(picture, "")
+    (row,) = waves(values[None], pairs, rows).table.to_dict("records")
+    sentence = (
+        f"Its strongest wave is one of {row['family']}, of frequency {row['frequency']} modulo {rows}, and holds "
+        f"{row['share']:.0%} of its variation; waves of frequency {row['group']} in a, b, a + b and a - b together hold "
+        f"{row['group_share']:.0%}."
+    )
+    frequency = int(row["group"])
+    if frequency == 1 or math.gcd(frequency, rows) > 1:
+        return TorusView(picture, sentence)
+    steps = pow(frequency, -1, rows)
+    order = np.arange(rows) * steps % rows
+    return TorusView(picture, sentence, steps, picture[np.ix_(order, order)])
