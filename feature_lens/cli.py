@@ -104,7 +104,7 @@ def extract(
             "first_order or path; repeatable.",
         ),
     ] = None,
-    components: Annotated[int, typer.Option(help="Eigen features per set.")] = 64,
+    components: Annotated[int, typer.Option(help="Eigen or learnt features per set.")] = 64,
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,

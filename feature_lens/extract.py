@@ -24,7 +24,7 @@ from feature_lens.dual.record import dual_record
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME, FeatureSet
-from feature_lens.features.bases import BASES, Basis, Canonical, Eigen
+from feature_lens.features.bases import BASES, Basis, Canonical, Eigen, Learnt
 from feature_lens.features.bases.basis import MOST_CLASSES
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
@@ -203,6 +203,8 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
     elif kind is Canonical:
         basis = Canonical(settings.rank_outputs, settings.factors)
+    elif kind is Learnt:
+        basis = Learnt(wanted.n_components)
     else:
         basis = kind()
     design = EffectiveFeatures(

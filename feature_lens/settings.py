@@ -15,7 +15,8 @@ class SetSettings:
     """One feature set of effective features: a basis on a design matrix.
 
     basis: a registered basis. outputs: an output reduction by name. at: a feature kind. layers:
-    parameter tensors or modules, all without. n_components and centred concern the eigen basis. name: of the set in
+    parameter tensors or modules, all without. n_components concerns the bases eigen and learnt, centred
+    eigen alone; deflated and unit_blocks choose their dimensions by gaps. name: of the set in
     the run; made from the rest when empty.
     """
 

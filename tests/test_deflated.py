@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from networks import Cnn, mlp
 from oracles import dense_jacobian, made, with_initial
@@ -15,7 +16,7 @@ from feature_lens.analysis.torus import mode_correlations, modes, subspace_overl
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
-from feature_lens.features.bases import Deflated, Eigen, UnitBlocks
+from feature_lens.features.bases import Deflated, Eigen, Learnt, UnitBlocks
 from feature_lens.features.bases.gaps import count_by_difference, count_by_ratio
 from feature_lens.features.bases.unit_blocks import group_units, last_hidden
 from feature_lens.features.effective import EffectiveFeatures
@@ -163,12 +164,49 @@ def test_unit_blocks_span_what_their_units_load(problem: tuple[Network, Examples
         np.testing.assert_allclose(subspace_overlap(deflated @ span, basis.vectors_[:, own]), 1, atol=1e-9)
 
 
+@pytest.mark.parametrize("outputs", ["flattened", "trace"])
+@pytest.mark.parametrize("method", ["ratio", "difference"])
+def test_learnt_features_solve_their_eigenproblem_and_extend_it(
+    problem: tuple[Network, Examples], outputs: str, method: str
+) -> None:
+    network, examples = problem
+    fitting = examples.fitting
+    phi, first = (_rows(network, examples, outputs, at) for at in ("effective", "initial"))
+    q, columns = phi.shape[1:]
+    after, before = phi.reshape(-1, columns), first.reshape(-1, columns)
+    rows = (fitting[:, None] * q + np.arange(q)).ravel()
+    after, before = (one / np.sqrt(np.square(one[rows]).sum()) for one in (after, before))
+    kernel, initial = after @ after[rows].T, before @ before[rows].T
+    design = EffectiveFeatures(network, examples, outputs=outputs)
+    basis = Learnt(4, rho=0.5, method=method).fit(design)
+    w, r = basis.spectrum_, len(rows)
+    found = basis.transform(design)
+    v = found[rows]
+    np.testing.assert_allclose(np.abs((v * basis.vectors_).sum(axis=0)), 1, atol=1e-8)
+    if method == "ratio":
+        np.testing.assert_allclose(kernel[rows] @ v, w * (initial[rows] @ v + 0.5 / r * v), atol=1e-9)
+        np.testing.assert_allclose(found * w * 0.5 / r, kernel @ v - initial @ v * w, atol=1e-9)
+        largest = scipy.linalg.eigvalsh(kernel[rows], initial[rows] + 0.5 / r * np.eye(r))[::-1]
+    else:
+        np.testing.assert_allclose(found * w, (kernel - initial) @ v, atol=1e-9)
+        largest = np.linalg.eigvalsh(kernel[rows] - initial[rows])[::-1]
+    np.testing.assert_allclose(w, largest[:4], rtol=1e-7)
+    same = EffectiveFeatures(replace(network, initial=network.trained), examples, outputs=outputs)
+    if method == "ratio":  # where nothing was learnt, nothing outweighs
+        assert Learnt(4, rho=0.5).fit(same).spectrum_.max() < 1
+    for wrong in (Learnt(0), Learnt(rho=0.0)):
+        with pytest.raises(SettingsError, match="one or more components and a positive rho"):
+            wrong.fit(design)
+    with pytest.raises(SettingsError, match="No method of learnt features is called 'quotient'"):
+        Learnt(method="quotient").fit(design)
+
+
 def test_what_cannot_be_deflated_is_refused(problem: tuple[Network, Examples]) -> None:
     network, examples = problem
     trace = EffectiveFeatures(network, examples, outputs="trace")
     with pytest.raises(NetworkError, match="need the parameters before training"):
         Deflated().fit(EffectiveFeatures(replace(network, initial=None), examples))
-    with pytest.raises(SettingsError, match="at other than initial parameters"):
+    with pytest.raises(SettingsError, match="'Deflated' compares with initial features"):
         Deflated().fit(EffectiveFeatures(network, examples, "initial"))
     with pytest.raises(SettingsError, match="not of NeuronActivations"):
         Deflated().fit(NeuronActivations(network, examples, "1"))
@@ -196,12 +234,13 @@ def test_what_cannot_be_deflated_is_refused(problem: tuple[Network, Examples]) -
 def test_they_are_sets_of_a_run() -> None:
     torch.manual_seed(3)
     network, examples = made(Cnn(), (2, 9, 9), 24, 4)
-    wanted = tuple(SetSettings(basis, "trace") for basis in ("deflated", "unit_blocks"))
+    wanted = tuple(SetSettings(basis, "trace", n_components=5) for basis in ("deflated", "unit_blocks", "learnt"))
     run = compute_run(with_initial(network), examples, ExtractSettings(sets=wanted, neurons=()), progress=False)
     deflated, blocks = run.sets["deflated_trace"], run.sets["unit_blocks_trace"]
     assert {"group", "stability", "spectrum", "parameter_share"} <= set(deflated.columns)
     assert "leading eigenvectors of the initial kernel (chosen by the largest gap)" in deflated.card.description
     assert deflated.read("direction").shape[1:] == (4, network.parameters.total)
+    assert len(run.sets["learnt_trace"]) == 5
     assert blocks.label(0).startswith("block 0, feature 1")
 
 
@@ -224,5 +263,8 @@ def test_both_find_the_waves_of_the_net_that_adds_and_choose_their_dimensions() 
         )
         for features in (blocks.vectors_, group)
     )
+    learnt = Learnt(56).fit(EffectiveFeatures(net.shipped(), everything, outputs="trace")).vectors_
+    np.testing.assert_allclose(subspace_overlap(learnt, modes(pairs, 29, "a + b")), 0.927, atol=2e-3)
+    np.testing.assert_allclose(subspace_overlap(learnt, modes(pairs, 29, "a - b")), 0.852, atol=2e-3)
     assert single >= 20
     assert raw <= 2

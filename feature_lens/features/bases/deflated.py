@@ -96,17 +96,6 @@ class Deflated(KernelBasis):
         self.n_components, self.n_removed = n_components, n_removed
         self.group_gap, self.random_state = group_gap, random_state
 
-    def check(self, design: DesignMatrix) -> None:
-        """Raise SettingsError for a kernel at other than trained parameters, or one that does not fit in memory, and
-        NetworkError where the initial parameters are not known."""
-        effective = self._usable(design)
-        if effective.at == "initial":
-            raise SettingsError(
-                "Deflated features compare with initial ones; take them at other than initial parameters."
-            )
-        effective.network.at("initial")
-        self._refuse_large(effective)
-
     def _coefficients(self, fitted: EffectiveFeatures, kernel: Matrix) -> None:
         initial = np.asarray(initial_twin(fitted).gram(), dtype=np.float64)
         found = deflate(kernel, initial, self.n_removed, self.n_components)

@@ -39,8 +39,16 @@ class KernelBasis(Basis):
     spectrum_: Matrix
 
     def check(self, design: DesignMatrix) -> None:
-        """Raise SettingsError for designs that are not of effective features, or of a callable of the outputs."""
-        self._usable(design)
+        """Raise SettingsError for designs that are not of effective features, are taken at the initial parameters, are
+        of a callable of the outputs, or have kernels that do not fit in memory, and NetworkError where the initial
+        parameters are not known."""
+        effective = self._usable(design)
+        if effective.at == "initial":
+            raise SettingsError(
+                f"The basis '{type(self).__name__}' compares with initial features; take it at other than initial parameters."
+            )
+        effective.network.at("initial")
+        self._refuse_large(effective)
 
     def _usable(self, design: DesignMatrix) -> EffectiveFeatures:
         name = type(self).__name__
