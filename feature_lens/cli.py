@@ -31,7 +31,7 @@ _STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
-_ZOO: Final = "Network of the zoo: digits, modular_addition"
+_ZOO: Final = "Network of the zoo: digits, linear, modular_addition"
 Recipe = Annotated[
     list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
 ]

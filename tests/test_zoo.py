@@ -15,12 +15,14 @@ from feature_lens.analysis import open_run
 from feature_lens.demos import demo_run, demo_settings, train_into
 from feature_lens.errors import CheckpointError, OutputError, SettingsError
 from feature_lens.examples import Modality
+from feature_lens.features.bases import Eigen
+from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network, load_checkpoint
 from feature_lens.networks.factories import make_examples, make_module
-from feature_lens.networks.zoo import ZOO, Digits, ModularAddition, ZooNet, parameter_files
+from feature_lens.networks.zoo import ZOO, Digits, Linear, ModularAddition, ZooNet, parameter_files
 
 # Nets whose training takes longer are trained again by `make soak`.
-SECONDS = ("digits", "modular_addition")
+SECONDS = ("digits", "linear", "modular_addition")
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -57,6 +59,42 @@ def test_the_recipe_makes_the_shipped_parameters_again(name: str) -> None:
         np.testing.assert_allclose(made.trained[key].numpy(), value.numpy(), atol=2e-2)
     again = net.network(made).outputs(net.examples()).argmax(axis=1)
     assert (again == shipped.outputs(net.examples()).argmax(axis=1)).mean() > 0.995
+
+
+@pytest.mark.parametrize("outputs", ["flattened", "trace", "output:1"])
+def test_eigen_features_of_the_linear_net_are_the_uncentred_principal_components_of_its_inputs(outputs: str) -> None:
+    net = Linear()
+    network, examples = net.shipped(), net.examples()
+    inputs = np.asarray(examples.inputs, dtype=np.float64)
+    _, singular, right = np.linalg.svd(inputs[examples.fitting], full_matrices=False)
+    design = EffectiveFeatures(network, examples, outputs=outputs)
+    basis = Eigen(9 if outputs == "flattened" else 5).fit(design)
+    # Each component comes once for every output, or, summed over outputs, once with three times the energy.
+    times, factor = (3, 1) if outputs == "flattened" else (1, 3 if outputs == "trace" else 1)
+    np.testing.assert_allclose(
+        basis.spectrum_, factor * np.repeat(singular**2, times)[: len(basis.spectrum_)], rtol=1e-10
+    )
+    found = basis.transform(design).reshape(178, -1, len(basis.spectrum_) // times, times)
+    scores = (inputs @ right.T)[:, : found.shape[2]]
+    # Within the copies of a component any turn will do, so their energy is compared.
+    energy = np.square(found).sum(axis=3)
+    np.testing.assert_allclose(energy, np.broadcast_to(factor * scores[:, None] ** 2, energy.shape), atol=1e-10)
+    assert "principal component analysis of the inputs" in basis.feature_set(design, "eigen").card.equals
+    # Nothing of the kernel was learnt.
+    same = np.asarray(EffectiveFeatures(network, examples, "initial", outputs).gram())
+    np.testing.assert_allclose(design.gram(), same, atol=1e-12)
+
+
+def test_the_linear_net_is_trained_to_least_squares() -> None:
+    net = Linear()
+    network, examples = net.shipped(), net.examples()
+    inputs = np.asarray(examples.inputs, dtype=np.float64)[examples.fitting]
+    targets = np.eye(3)[np.asarray(examples.labels)[examples.fitting]]
+    best = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    losses = [np.square(inputs @ w - targets).mean() for w in (best, network.trained["weight"].numpy().T)]
+    assert losses[1] < 1.15 * losses[0]
+    right = network.outputs(examples).argmax(axis=1) == examples.labels
+    assert right[~np.asarray(examples.training)].mean() > 0.9
 
 
 def test_shipped_parameters_are_refused_where_they_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
