@@ -18,6 +18,8 @@ from feature_lens.features.effective import EffectiveFeatures
 # Where gaps are looked for, counted from 0: the first eigenvalue is mostly the mean and stands apart by itself.
 _REMOVED = (1, 199)
 _KEPT = (4, 299)
+# Share of a kernel's trace that is rounding, by the bytes of the numbers it was made of.
+_ROUNDING = {8: 1e-12, 4: 1e-7}
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,24 @@ class Deflation:
         return (self.initial_vectors / self.initial_spectrum) @ inner
 
 
-def deflate(kernel: Matrix, initial: Matrix, n_removed: int | None, n_kept: int | None) -> Deflation:
+def deflate(
+    kernel: Matrix, initial: Matrix, n_removed: int | None, n_kept: int | None, rounding: float = 1e-12
+) -> Deflation:
     """Project the leading eigenspace of the initial kernel (r, r) out of the effective one, on both sides.
 
-    Without numbers both dimensions are chosen by the largest ratio of successive eigenvalues. Raises SettingsError
+    Without numbers both dimensions are chosen by the largest ratio of successive eigenvalues; those below `rounding`
+    times the trace of a kernel are noise. Raises SettingsError
     where there are too few eigenvalues. Cost: two eigenproblems of side r.
     """
     values, vectors = _falling(initial)
-    q = count_by_ratio(values, *_REMOVED) if n_removed is None else n_removed
+    q = count_by_ratio(values, *_REMOVED, rounding * float(np.trace(initial))) if n_removed is None else n_removed
     taken = vectors[:, :q]
     left = kernel - taken @ (taken.T @ kernel)
     left -= (left @ taken) @ taken.T
     spectrum, own = _falling((left + left.T) / 2)
-    k = count_by_ratio(spectrum, *_KEPT) if n_kept is None else n_kept
-    real = int(np.count_nonzero(spectrum > 1e-10 * max(spectrum[0], 0)))
+    floor = rounding * float(np.trace(kernel))
+    k = count_by_ratio(spectrum, *_KEPT, floor) if n_kept is None else n_kept
+    real = int(np.count_nonzero(spectrum > floor))
     if not 1 <= k <= real:
         raise SettingsError(
             f"{k} deflated features were asked for, but {real} eigenvalues are left when {q} vectors are taken out; "
@@ -98,7 +104,8 @@ class Deflated(KernelBasis):
 
     def _coefficients(self, fitted: EffectiveFeatures, kernel: Matrix) -> None:
         initial = np.asarray(initial_twin(fitted).gram(), dtype=np.float64)
-        found = deflate(kernel, initial, self.n_removed, self.n_components)
+        rounding = _ROUNDING[fitted.itemsize]
+        found = deflate(kernel, initial, self.n_removed, self.n_components, rounding)
         self.deflation_ = found
         self.spectrum_, self.vectors_ = found.spectrum, found.vectors
         self.coefficients_ = found.coefficients
@@ -106,9 +113,9 @@ class Deflated(KernelBasis):
         self.n_removed_ = len(found.initial_spectrum)
         self.kernel_share_ = float(found.spectrum.sum() / np.trace(kernel))
         self.groups_ = degenerate_groups(found.spectrum, self.group_gap)
-        self.stability_ = group_stability(self._overlap(fitted, kernel, initial), self.groups_)
+        self.stability_ = group_stability(self._overlap(fitted, kernel, initial, rounding), self.groups_)
 
-    def _overlap(self, fitted: EffectiveFeatures, kernel: Matrix, initial: Matrix) -> Matrix | None:
+    def _overlap(self, fitted: EffectiveFeatures, kernel: Matrix, initial: Matrix, rounding: float) -> Matrix | None:
         """Cosines between the directions of fits on two halves, of the same dimensions; None where a half is too small."""
         n, q = len(fitted.examples), fitted.rows_per_example
         shuffled = np.random.default_rng(self.random_state).permutation(n)
@@ -119,7 +126,7 @@ class Deflated(KernelBasis):
         made = []
         for rows in halves:
             try:
-                part = deflate(kernel[np.ix_(rows, rows)], initial[np.ix_(rows, rows)], self.n_removed_, k)
+                part = deflate(kernel[np.ix_(rows, rows)], initial[np.ix_(rows, rows)], self.n_removed_, k, rounding)
             except SettingsError:  # fewer eigenvalues are left on half of the examples: nothing to compare
                 return None
             made.append(part.coefficients)

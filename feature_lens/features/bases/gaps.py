@@ -7,16 +7,14 @@ import numpy as np
 from feature_lens.errors import SettingsError
 from feature_lens.features.design import Matrix
 
-# Eigenvalues below this share of the first are rounding; beyond them every ratio is noise.
-_ROUNDING = 1e-10
 
-
-def count_by_ratio(spectrum: Matrix, first: int, last: int) -> int:
+def count_by_ratio(spectrum: Matrix, first: int, last: int, floor: float) -> int:
     """How many leading eigenvalues lie before the largest ratio w_i / w_i+1, i from `first` to `last`, counted from 0.
 
-    Eigenvalues that are rounding are left out. Raises SettingsError where fewer than two ratios remain.
+    Eigenvalues up to `floor` are rounding, of which every ratio is noise, and left out. Raises SettingsError where
+    fewer than two ratios remain.
     """
-    real = spectrum[spectrum > _ROUNDING * spectrum[0]]
+    real = spectrum[spectrum > floor]
     part = real[first : last + 2]
     return first + 1 + _largest(part[:-1] / part[1:], len(real), first)
 
