@@ -154,6 +154,7 @@ def test_a_feature_of_a_run_is_drawn_on_all_pairs(tmp_path: Path) -> None:
     found = torus_view(run, "eigen_trace", 1, "score")
     assert found is not None
     values = run.sets["eigen_trace"].values(1, "score")
+    assert found.limit == np.abs(run.sets["eigen_trace"].values(1, "score")).max()
     assert found.picture[3, 5] == values[3 * 7 + 5]
     row = waves(values[None].astype(float), net.pairs(), 7).table.iloc[0]
     assert (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import streamlit as st
 
 from feature_lens.analysis.render import diverging_png, format_value
@@ -20,7 +19,7 @@ def show_torus(run: Run, feature_set: FeatureSet, feature: int, view: str) -> No
     found = torus_view(run, feature_set.name, feature, view)
     if found is None:
         return
-    limit = float(np.nanmax(np.abs(found.picture)))
+    limit = found.limit
     rows, columns = found.picture.shape
     scale = max(1, min(14, WIDEST // max(rows, columns)))
     head("On all pairs")

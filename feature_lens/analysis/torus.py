@@ -125,6 +125,11 @@ class TorusView:
     steps: int = 1
     in_steps: Matrix | None = None
 
+    @property
+    def limit(self) -> float:
+        """The largest magnitude in the picture, to be drawn in full colour."""
+        return float(np.nanmax(np.abs(self.picture)))
+
 
 def torus_view(run: RunContents, set_name: str, feature: int, view: str) -> TorusView | None:
     """The picture of a feature of a run whose examples are pairs; None for other examples and where the value of
