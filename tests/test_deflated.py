@@ -251,6 +251,23 @@ def test_they_are_sets_of_a_run() -> None:
     assert blocks.label(0).startswith("block 0, feature 1")
 
 
+def test_features_of_some_layers_are_taken_away_like_those_of_all(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+    layers = ("0", "4.weight")
+    wanted = (SetSettings("eigen", "output:1", layers=layers, n_components=3),)
+    run = compute_run(network, examples, ExtractSettings(sets=wanted, neurons=(), dual=True), progress=False)
+    (made_set,) = run.sets.values()
+    (direction, *_) = made_set.read("direction").astype(float)
+    added = np.concatenate([value.numpy().ravel() for value in network.displacement().values()])
+    less = (direction @ added) * direction
+    params = {
+        name: value - torch.as_tensor(less[at]).reshape(value.shape)
+        for (name, at), value in zip(network.parameters.slices, network.trained.values(), strict=True)
+    }
+    change = (network.outputs_at(params, examples) - network.outputs(examples))[~np.asarray(examples.training)]
+    np.testing.assert_allclose(made_set.read("ablation/output")[0], change.mean(axis=0), atol=1e-6)
+
+
 # The net of which it is known
 
 

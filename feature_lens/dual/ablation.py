@@ -112,10 +112,13 @@ def _runs(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None) 
         return _without(design, ((unit, _spread(part, inside)) for unit, part in parts))
     direction = feature_set.columns.get("direction")
     if direction is not None and len(direction.shape) == 2:
-        vectors = np.asarray(direction, dtype=np.float64)
-        sizes = vectors @ (added[inside] / design.scale)
-        parts = ((feature, sizes[feature] * vectors[feature] * design.scale) for feature in range(len(vectors)))
-        return _without(design, ((feature, _spread(part, inside)) for feature, part in parts))
+        # Directions are over all of theta, also where only some tensors were chosen.
+        vectors, table = np.asarray(direction, dtype=np.float64), design.network.parameters
+        scale = np.sqrt(np.repeat(table.learning_rates, table.sizes))
+        sizes = vectors @ (added / scale)
+        return _without(
+            design, ((feature, sizes[feature] * vectors[feature] * scale) for feature in range(len(vectors)))
+        )
     return None
 
 
