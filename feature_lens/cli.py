@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | extract | kernel | info | export | table | report | app.
+"""The command line: feature-lens demo | train | extract | kernel | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -37,6 +37,10 @@ LearningRate = Annotated[
     typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
 ]
 Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
+_ZOO: Final = "Network of the zoo: digits, linear, modular_addition"
+Recipe = Annotated[
+    list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
+]
 BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
 
 
@@ -47,29 +51,46 @@ def _options(
     del debug  # taken from the arguments in main(), so that it may stand anywhere
 
 
-@app.command(epilog="Example: feature-lens demo --no-app --out digits.h5")
+@app.command(epilog="Example: feature-lens demo modular_addition --no-app --out sums.h5")
 def demo(
-    out: Annotated[Path, typer.Option(help="Run file to write.")] = Path("digits.h5"),
+    name: Annotated[str, typer.Argument(help=f"{_ZOO}.")] = "digits",
+    out: Annotated[Path | None, typer.Option(help="Run file to write; NAME.h5 without it.")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Take the parameters that are shipped.")] = False,
+    recipe: Recipe = None,
     no_app: Annotated[bool, typer.Option("--no-app", help="Stop before the app.")] = False,
     overwrite: Overwrite = False,
     port: Port = "8501",
 ) -> None:
-    """Train the demo network on real digits, extract and rank its features, and open the app."""
+    """Train a network that comes with the project, extract and rank its features, and open the app."""
     from feature_lens.store import check_writable
 
-    check_writable(out, overwrite)
+    target = check_writable(out or Path(f"{name}.h5"), overwrite)
     chosen = None if no_app else _port(port)
-    from tqdm import tqdm
+    from feature_lens.demos import demo_run
 
-    from feature_lens.extract import ExtractSettings, extract_run
-    from feature_lens.networks.digits import digits_examples, digits_network, train_digits
-
-    initial, trained = train_digits(progress=lambda epochs, what: tqdm(epochs, desc=what, unit="epoch", disable=None))
-    network, settings = digits_network(initial, trained), ExtractSettings(dual=True)
-    extract_run(network, digits_examples(), out, settings, name="digits", overwrite=overwrite)
-    _tell(out)
+    demo_run(name, target, shipped=shipped, recipe=recipe or (), overwrite=overwrite)
+    _tell(target)
     if chosen is not None:
-        _serve([out], chosen, "")
+        _serve([target], chosen, "")
+
+
+@app.command(epilog="Example: feature-lens train modular_addition --recipe modulus=23 --out sums23")
+def train(
+    name: Annotated[str, typer.Argument(help=f"{_ZOO}.")],
+    out: Annotated[Path, typer.Option(help="Folder for parameters, recipe and factories.")],
+    recipe: Recipe = None,
+    snapshots: Annotated[int, typer.Option(help="How many parameters to keep on the way.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a network that comes with the project, and write its parameters where extract can take them."""
+    from feature_lens.demos import train_into
+
+    files = train_into(name, out, recipe=recipe or (), snapshots=snapshots, overwrite=overwrite)
+    typer.echo(f"Wrote {', '.join(file.name for file in files)} to {out}. Extract its features with:")
+    typer.echo(
+        f"feature-lens extract --network {out}/net.py:module --data {out}/net.py:examples "
+        f"--trained {out}/trained.safetensors --initial {out}/initial.safetensors --out run.h5"
+    )
 
 
 @app.command(
@@ -89,7 +110,7 @@ def extract(
             "first_order or path; repeatable.",
         ),
     ] = None,
-    components: Annotated[int, typer.Option(help="Eigen features per set.")] = 64,
+    components: Annotated[int, typer.Option(help="Eigen or learnt features per set.")] = 64,
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,
@@ -135,19 +156,10 @@ def extract(
 
     if no_neurons and neurons:
         raise SettingsError("Neurons were asked for and left out at the same time; drop --neurons or --no-neurons.")
-    chosen = [_set_parts(spec) for spec in sets or [f"{s.basis}/{s.outputs}" for s in DEFAULT_SETS]]
+    specs = sets or [f"{s.basis}/{s.outputs}" for s in DEFAULT_SETS]
+    only = tuple(layers) if layers else None
     settings = ExtractSettings(
-        sets=tuple(
-            SetSettings(
-                basis,
-                outputs,
-                at,
-                layers=tuple(layers) if layers else None,
-                n_components=components,
-                centred=centred and basis == "eigen",
-            )
-            for basis, outputs, at in chosen
-        ),
+        sets=tuple(SetSettings.parsed(s, layers=only, n_components=components, centred=centred) for s in specs),
         neurons=() if no_neurons else tuple(neurons) if neurons else None,
         reduce=reduce,  # type: ignore[arg-type]  # checked where it is used, with a sentence
         keep=keep,
@@ -252,15 +264,6 @@ def open_app(
         if not path.exists():
             raise AppError(f"There is no '{path}'; give run files or folders that hold them.")
     _serve(paths, _port(port), base_path)
-
-
-def _set_parts(spec: str) -> tuple[str, str, str]:
-    """'eigen/trace@initial' -> basis, outputs, at; outputs are flattened and at is effective where left out."""
-    rest, _, at = spec.partition("@")
-    basis, _, outputs = rest.partition("/")
-    if not basis:
-        raise SettingsError(f"A set is written BASIS/OUTPUTS[@AT], but '{spec}' came; write for example eigen/trace.")
-    return basis, outputs or "flattened", at or "effective"
 
 
 def _learning_rates(entries: list[str]) -> dict[str, float] | str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from feature_lens.errors import ExamplesError, SettingsError, in_brief
 
 Array = npt.NDArray[Any]
-Kind = Literal["image", "signal", "tokens", "vector", "text"]
+Kind = Literal["image", "signal", "tokens", "vector", "pair", "text"]
 
 
 class Column(Protocol):
@@ -38,8 +38,10 @@ class Modality:
     """How one input is shown.
 
     `kind` is image (`shape` = channels, height, width), signal (channels, length), tokens (positions,),
-    vector (entries,) or text, which prints whatever it is. `shape` may differ from the shape the network takes
-    as long as the number of entries agrees: a flat vector of 64 can be shown as an image (1, 8, 8).
+    vector (entries,), pair (how many there are of each of two things) or text, which prints whatever it is. `shape`
+    may differ from the shape the network takes as long as the number of entries agrees: a flat vector of 64 can be
+    shown as an image (1, 8, 8). A pair is two one-hot vectors, one after the other, or a sequence that begins with two
+    tokens; it is written as the example's id, and what a feature does with all pairs is drawn as one picture.
     `low` and `high` are the values drawn as black and white, for images and signals; None takes each example's own.
     """
 
@@ -53,12 +55,20 @@ class Modality:
             raise ExamplesError(
                 f"A modality is one of {', '.join(get_args(Kind))}, not '{self.kind}'; choose one of them."
             )
-        wanted = {"image": 3, "signal": 2, "tokens": 1, "vector": 1}.get(self.kind)
+        wanted = {"image": 3, "signal": 2, "tokens": 1, "vector": 1, "pair": 2}.get(self.kind)
         if wanted is not None and len(self.shape) != wanted:
             names = {3: "(channels, height, width)", 2: "(channels, length)", 1: "(entries,)"}[wanted]
+            names = "(number of the first, of the second)" if self.kind == "pair" else names
             raise ExamplesError(
                 f"A modality '{self.kind}' needs a shape {names}, but {self.shape} came; give it in full."
             )
+
+    def shows(self, inputs: Column) -> bool:
+        """Whether inputs (n, ...) have the number of entries that this shape draws."""
+        entries = int(np.prod(inputs.shape[1:], dtype=np.int64))
+        if self.kind == "pair":
+            return entries >= 2 if np.issubdtype(inputs.dtype, np.integer) else entries == sum(self.shape)
+        return self.kind == "text" or entries == int(np.prod(self.shape, dtype=np.int64))
 
     @staticmethod
     def infer(inputs: Column) -> Modality:
@@ -202,6 +212,19 @@ class Examples:
         if len(found) == 0:
             raise ExamplesError(f"There are no {name} examples; give the data with a split of both parts.")
         return found
+
+    @cached_property
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """(n, 2) which two things each example is made of; raises ExamplesError for other than pairs."""
+        if self.modality.kind != "pair":
+            raise ExamplesError(
+                f"Examples of the modality 'pair' were wanted, but these are '{self.modality.kind}'; give that modality."
+            )
+        inputs = np.asarray(self.inputs[:]).reshape(len(self), -1)
+        if np.issubdtype(inputs.dtype, np.integer):
+            return inputs[:, :2].astype(np.int64)
+        first = self.modality.shape[0]
+        return np.stack([inputs[:, :first].argmax(axis=1), inputs[:, first:].argmax(axis=1)], axis=1)
 
     @cached_property
     def duplicate_group(self) -> npt.NDArray[np.int32]:
@@ -349,9 +372,10 @@ def _modality(modality: Modality | Kind | None, inputs: Array) -> Modality:
         if modality == "signal" and len(shape) == 1:
             shape = (1, *shape)
         return Modality(modality, shape)
-    if modality.kind != "text" and int(np.prod(modality.shape)) != inputs[0].size:
+    if not modality.shows(inputs):
+        drawn = sum(modality.shape) if modality.kind == "pair" else int(np.prod(modality.shape))
         raise ExamplesError(
-            f"A modality of shape {modality.shape} shows {int(np.prod(modality.shape))} entries, but an input has "
-            f"{inputs[0].size}; give the shape in which one input is drawn."
+            f"A modality of shape {modality.shape} shows {drawn} entries, but an input has {inputs[0].size}; "
+            "give the shape in which one input is drawn."
         )
     return modality

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -21,13 +20,12 @@ from tqdm import tqdm
 
 from feature_lens.cards import Provenance
 from feature_lens.dual.ablation import ablations
-from feature_lens.dual.perturbation.expansion import ExpansionSettings
-from feature_lens.dual.record import DualSettings, dual_record
+from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME, FeatureSet
-from feature_lens.features.bases import BASES, Basis, Canonical, Eigen
+from feature_lens.features.bases import BASES, Basis, Canonical, Eigen, Learnt
 from feature_lens.features.bases.basis import MOST_CLASSES
 from feature_lens.features.bases.canonical import RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
@@ -38,94 +36,14 @@ from feature_lens.networks import Network
 from feature_lens.networks.quality import metrics
 from feature_lens.registry import unknown_name
 from feature_lens.run_contents import KEPT_KERNELS, RunContents
+from feature_lens.settings import DEFAULT_SETS as DEFAULT_SETS
+from feature_lens.settings import ExtractSettings as ExtractSettings
+from feature_lens.settings import SetSettings as SetSettings
+from feature_lens.settings import as_name
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
 _SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
-
-
-@dataclass(frozen=True)
-class SetSettings:
-    """One feature set of effective features: a basis on a design matrix.
-
-    basis: a registered basis. outputs: an output reduction by name. at: a feature kind. layers:
-    parameter tensors or modules, all without. n_components and centred concern the eigen basis. name: of the set in
-    the run; made from the rest when empty.
-    """
-
-    basis: str = "eigen"
-    outputs: str = "flattened"
-    at: str = "effective"
-    layers: tuple[str, ...] | None = None
-    n_components: int = 64
-    centred: bool = False
-    name: str = ""
-
-    def title(self) -> str:
-        """The set's name in the run."""
-        if self.name:
-            return self.name
-        parts = [self.basis if self.basis != "canonical" else "weights"]
-        parts += [_as_name(self.outputs)] if self.outputs != "flattened" else []
-        parts += [self.at] if self.at != "effective" else []
-        parts += ["centred"] if self.centred else []
-        parts += [_as_name(layer) for layer in self.layers or ()]
-        return "_".join(parts)
-
-
-def _as_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
-
-
-DEFAULT_SETS = (
-    SetSettings("eigen", "flattened"),
-    SetSettings("eigen", "trace"),
-    SetSettings("unit", "flattened"),
-    SetSettings("canonical", "flattened"),
-)
-
-
-@dataclass(frozen=True)
-class ExtractSettings:
-    """What a run holds.
-
-    sets: feature sets of effective features; of the default ones those that do not apply are left out with a remark.
-    neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
-    unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
-    'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
-    regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
-    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without.
-    kernel: keep the kernel between all examples, summed over outputs ("trace") or of all rows ("flattened"); it goes
-    to the file block by block. tile: examples per tile, chosen from the sizes without; it shapes rounding.
-    batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
-    kernels, eigen features and products of each set may take beside their results; it decides how sums are blocked.
-    """
-
-    sets: tuple[SetSettings, ...] = DEFAULT_SETS
-    neurons: tuple[str, ...] | None = None
-    reduce: Reduce = "max"
-    keep: int = 16
-    rank_outputs: RankOutputs = "auto"
-    factors: bool = False
-    dual: bool = False
-    flattened: bool = False
-    trained_step: float = 0.0
-    trained_time: float | None = None
-    kernel: str | None = None
-    tile: int | None = None
-    batch_size: int = 256
-    workers: int = 2
-    memory: int = 512
-    random_state: int = 0
-
-    def of_dual(self) -> DualSettings:
-        """Those of the dual model; raises SettingsError for a training that is none."""
-        return DualSettings(flattened=self.flattened, expansion=ExpansionSettings(self.trained_step, self.trained_time))
-
-    def shaping(self) -> dict[str, object]:
-        """The settings that shape values, as plain data: all but batch_size and workers."""
-        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "workers")}
 
 
 def extract_run(
@@ -289,7 +207,7 @@ def _neuron_jobs(network: Network, examples: Examples, settings: ExtractSettings
         remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
     for layer in settings.neurons or [layer.name for layer in known if layer.usable]:
         design = NeuronActivations(network, examples, layer, reduce=settings.reduce, tile=settings.tile)
-        yield _Job(f"neurons_{_as_name(layer)}", design, Canonical())
+        yield _Job(f"neurons_{as_name(layer)}", design, Canonical())
 
 
 def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
@@ -298,6 +216,8 @@ def _effective_job(network: Network, examples: Examples, wanted: SetSettings, se
         basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
     elif kind is Canonical:
         basis = Canonical(settings.rank_outputs, settings.factors)
+    elif kind is Learnt:
+        basis = Learnt(wanted.n_components)
     else:
         basis = kind()
     return _Job(wanted.title(), _effective(network, examples, wanted, settings), basis)

@@ -16,10 +16,10 @@ from feature_lens.analysis import Run, open_run
 def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo run on the shipped parameters; tests that use it share an xdist group, so it is made once."""
     from feature_lens.extract import extract_run
-    from feature_lens.networks.digits import digits_examples, shipped_digits
+    from feature_lens.networks.zoo import Digits
 
     path = tmp_path_factory.mktemp("demo") / "digits.h5"
-    return extract_run(shipped_digits(), digits_examples(), path, name="digits", progress=False)
+    return extract_run(Digits().shipped(), Digits().examples(), path, name="digits", progress=False)
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +32,10 @@ def digits_run(digits_file: Path) -> Iterator[Run]:
 @pytest.fixture(scope="session")
 def digits_jacobian() -> np.ndarray:
     """(n, c, p) of the demo network, written out in numpy and checked against autograd on a few examples."""
-    from feature_lens.networks.digits import digits_examples, shipped_digits
+    from feature_lens.networks.zoo import Digits
 
-    module = shipped_digits().module.requires_grad_(True)
-    inputs = np.asarray(digits_examples().inputs)
+    module = Digits().shipped().module.requires_grad_(True)
+    inputs = np.asarray(Digits().examples().inputs)
     jacobian = relu_net_jacobian(module, inputs)  # type: ignore[arg-type]  # the demo is a Sequential
     np.testing.assert_allclose(jacobian[::300], dense_jacobian(module, inputs[::300]), atol=1e-12)
     return jacobian

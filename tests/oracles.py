@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -85,3 +86,13 @@ def histogram_counts(values: np.ndarray, minimum: np.ndarray, maximum: np.ndarra
             place = (finite - low) * (bins / width if width > 0 else 0.0)
             counts[at] = np.bincount(np.clip(place.astype(np.int64), 0, bins - 1), minlength=bins)
     return counts
+
+
+def with_initial(network: Network, seed: int = 1, size: float = 0.3) -> Network:
+    """The same network as if it had begun at parameters nearby."""
+    generator = torch.Generator().manual_seed(seed)
+    initial = {
+        name: value + size * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        for name, value in network.trained.items()
+    }
+    return replace(network, initial=initial)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from browser_driver import Tab, chromium, served
 
+from feature_lens.demos import demo_settings
 from feature_lens.extract import ExtractSettings, extract_run
-from feature_lens.networks.digits import digits_examples, shipped_digits
+from feature_lens.networks.zoo import Digits, ModularAddition
 
 FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
 PICTURES = {
@@ -27,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run = extract_run(
-            shipped_digits(), digits_examples(), folder / "digits.h5", ExtractSettings(dual=True), name="digits"
+            Digits().shipped(), Digits().examples(), folder / "digits.h5", ExtractSettings(dual=True), name="digits"
         )
         with chromium() as browser, served([run], folder) as address:
             tab = Tab(browser)
@@ -35,6 +37,19 @@ def main() -> None:
                 tab.go(address + place)
                 tab.fine()
                 tab.page.screenshot(path=FOLDER / f"{picture}.png")
+            tab.close()
+        net = ModularAddition()
+        settings = replace(demo_settings(net), dual=False, neurons=())
+        sums = extract_run(net.shipped(), net.examples(), folder / "sums.h5", settings, name="modular_addition")
+        with chromium() as browser, served([sums], folder) as address:
+            tab = Tab(browser)
+            tab.page.set_viewport_size({"width": 1400, "height": 1300})
+            tab.go(address + "feature?set=unit_blocks_trace&feature=2")
+            tab.fine()
+            place = tab.page.get_by_text("On all pairs").bounding_box()
+            assert place is not None
+            part = {"x": place["x"] - 12, "y": place["y"] - 10, "width": 900, "height": 560}
+            tab.page.screenshot(path=FOLDER / "pairs.png", clip=part)
             tab.close()
 
 

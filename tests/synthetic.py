@@ -72,9 +72,12 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         "signal": ((2, 30), Modality("signal", (2, 30))),
         "tokens": ((4,), Modality("tokens", (4,))),
         "vector": ((7,), Modality("vector", (7,))),
+        "pair": ((18,), Modality("pair", (9, 9))),
         "text": ((2, 2, 2, 2), Modality("text", (2, 2, 2, 2))),
     }[modality]
     inputs = rng.random((n, *shown[0])) if modality != "tokens" else rng.integers(0, 5, (n, *shown[0]))
+    if modality == "pair":
+        inputs = np.eye(9)[np.stack(np.divmod(np.arange(n) % 81, 9), axis=1)].reshape(n, 18)
     labels = rng.integers(0, 3, n)
     examples = Examples.from_arrays(
         inputs,

@@ -20,7 +20,7 @@ from feature_lens.store import write_run
 
 OF_SETS = ("overview", "browse", "feature", "compare", "export")
 PAGES = (*OF_SETS, "example", "dual")
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
 
 Opener = Callable[..., AppTest]
@@ -67,6 +67,16 @@ def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, mod
     test = fine(app(page, runs / f"{modality}.h5"))
     assert not test.warning
     assert "fl-title" in texts(test)
+
+
+def test_pairs_are_drawn_as_one_picture_and_other_examples_are_not(app: Opener, runs: Path, tmp_path: Path) -> None:
+    assert "On all pairs" in texts(fine(app("feature", runs / "pair.h5")))
+    assert "On all pairs" not in texts(fine(app("feature", runs / "vector.h5")))
+    assert "On all pairs" not in texts(fine(app("feature", runs / "pair.h5", set="weights")))
+    write_run(synthetic.contents(81, "pair"), tmp_path / "all.h5")
+    shown = texts(fine(app("feature", tmp_path / "all.h5")))
+    assert "Its strongest wave is one of" in shown
+    assert "modulo 9" in shown
 
 
 @pytest.mark.parametrize("set_name", ["eigen", "trace", "unit", "weights", "neurons"])
@@ -156,7 +166,7 @@ def test_a_replaced_file_is_opened_again(app: Opener, tmp_path: Path) -> None:
 def test_several_runs_and_a_folder(app: Opener, runs: Path) -> None:
     test = fine(app("overview", runs / "rgb.h5", runs))
     chooser = test.sidebar.selectbox[0]
-    assert chooser.options == ["rgb", "image", "signal", "text", "tokens", "vector"]
+    assert chooser.options == ["rgb", "image", "pair", "signal", "text", "tokens", "vector"]
     fine(chooser.set_value("tokens").run())
     assert test.query_params["run"] == "tokens"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Cnn, mlp
-from oracles import dense_jacobian, made
+from oracles import dense_jacobian, made, with_initial
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -19,7 +19,9 @@ from torch import nn
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.bases import BASES, Canonical, Eigen, Unit
-from feature_lens.features.bases.eigen import degenerate_groups
+from feature_lens.features.bases import eigen as eigen_module
+from feature_lens.features.bases.spectral import degenerate_groups
+from feature_lens.features.design import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.ranking import id_ranks
@@ -72,6 +74,28 @@ def test_trace_activations_are_the_nystroem_extension(problem: tuple[Network, Ex
     values, vectors = np.linalg.eigh(kernel[np.ix_(fitting, fitting)])
     nystroem = kernel[:, fitting] @ vectors[:, ::-1][:, :5] / np.sqrt(values[::-1][:5])
     np.testing.assert_allclose(np.abs(Eigen(5).fit_transform(design)), np.abs(nystroem), rtol=1e-7, atol=1e-9)
+
+
+def test_directions_too_large_to_form_are_done_without(
+    problem: tuple[Network, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = EffectiveFeatures(*problem, outputs="trace")
+    formed = Eigen(5, side="rows").fit(design)
+    monkeypatch.setattr(eigen_module, "DIRECTION_BYTES", 0)
+    implicit = Eigen(5, side="rows").fit(design)
+    assert implicit.directions_.shape == (0, 333)
+    np.testing.assert_array_equal(implicit.spectrum_, formed.spectrum_)
+    np.testing.assert_array_equal(implicit.stability_, formed.stability_)
+    np.testing.assert_allclose(implicit.mean_share_, formed.mean_share_, atol=1e-9)
+    np.testing.assert_allclose(implicit.transform(design), formed.transform(design), atol=1e-9)
+    sets = [basis.feature_set(design, "one") for basis in (implicit, formed)]
+    assert ["direction" in one for one in sets] == [False, True]
+    shares = [one.read("parameter_share") for one in sets]
+    np.testing.assert_allclose(shares[0], shares[1], atol=1e-9)
+    assert Eigen(5, centred=True, side="rows").fit(design).directions_.shape == (5, 333)
+    with pytest.raises(SettingsError, match="effective features, but a CentredDesign came"):
+        implicit.transform(CentredDesign(design, design.mean()))
+    assert Eigen(5, side="rows").fit(EffectiveFeatures(*problem)).directions_.shape == (5, 111)
 
 
 def test_score_is_the_leading_singular_combination(problem: tuple[Network, Examples]) -> None:
@@ -372,7 +396,9 @@ def test_many_outputs_are_ranked_by_the_largest_own_and_predicted() -> None:
 @pytest.mark.parametrize("name", list(BASES))
 def test_every_registered_basis_conforms(name: str, problem: tuple[Network, Examples]) -> None:
     """What holds for all: habits of scikit-learn, shapes, rankings of its values, the same bytes again."""
-    design = EffectiveFeatures(*problem, tile=8)
+    network, examples = problem
+    outputs = "output:1" if name == "unit_blocks" else "flattened"  # a unit has one activation
+    design = EffectiveFeatures(with_initial(network), examples, outputs=outputs, tile=8)
     basis = clone(BASES[name]())
     assert basis.fit(design) is basis
     activations = basis.transform(design)

@@ -12,7 +12,7 @@ from browser_driver import Tab, chromium, served
 from PIL import Image
 
 from feature_lens.analysis import Run, format_value, sheet_geometry
-from feature_lens.networks.digits import digits_examples
+from feature_lens.networks.zoo import Digits
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
 
@@ -28,7 +28,7 @@ def tab(digits_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _picture_of(position: int) -> np.ndarray:
     """A digit as the page should show it: 96 x 96, nearest neighbour, 0 black and 1 white or the reverse."""
-    image = np.asarray(digits_examples().inputs[position]).reshape(8, 8)
+    image = np.asarray(Digits().examples().inputs[position]).reshape(8, 8)
     return np.kron(image, np.ones((12, 12))) * 255
 
 

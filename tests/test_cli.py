@@ -583,10 +583,24 @@ def test_the_app_takes_the_place_of_this_process(
 def test_the_demo_refuses_an_existing_file_before_it_trains(
     invoke: Invoke, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feature_lens.networks.digits.train_digits", lambda **_: pytest.fail("trained"))
+    monkeypatch.setattr("feature_lens.networks.zoo.ZooNet.train", lambda *_: pytest.fail("trained"))
     for out in ("there.h5", "missing/x.h5"):
         _sentence(invoke("demo", "--no-app", "--out", out))
     assert (here / "there.h5").read_bytes() == b"precious"
+
+
+def test_train_writes_a_folder_and_says_how_to_go_on(invoke: Invoke, here: Path) -> None:
+    status, said, _ = invoke("train", "digits", "--recipe", "epochs=1", "--recipe", "widths=64,3,10", "--out", "made")
+    assert status == 0
+    assert "Wrote initial.safetensors, trained.safetensors, recipe.json, net.py to made." in said
+    line = said.splitlines()[-1].split()
+    assert line[0] == "feature-lens"
+    assert invoke(*line[1:], "--set", "unit", "--no-neurons")[0] == 0
+    with open_run(here / "run.h5") as run:
+        assert run.network.parameters.shapes[0] == (3, 64)
+        assert run.network.initial is not None
+    assert "is not empty" in _sentence(invoke("train", "digits", "--out", "made"))
+    assert "Did you mean 'digits'?" in _sentence(invoke("demo", "digit", "--no-app"))
 
 
 def test_as_a_program_of_its_own(here: Path, run_file: Path) -> None:

@@ -1,43 +1,15 @@
-"""The demo: its recipe, its shipped parameters, and its run against a dense Jacobian."""
+"""The demo: its run against a dense Jacobian."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
 import scipy.sparse.linalg
 
 from feature_lens.analysis import Run
-from feature_lens.errors import CheckpointError
-from feature_lens.networks import digits
 
 # One worker makes the demo run and keeps it for all tests that need it.
 pytestmark = pytest.mark.xdist_group("demo")
-
-
-def test_the_recipe_makes_the_shipped_parameters_again() -> None:
-    initial, trained = digits.train_digits()
-    shipped = digits.shipped_digits()
-    assert shipped.initial is not None
-    for name in shipped.trained:
-        np.testing.assert_array_equal(initial[name].numpy(), shipped.initial[name].numpy().astype(np.float32))
-        # Training amplifies rounding, which differs between processors.
-        np.testing.assert_allclose(trained[name].numpy(), shipped.trained[name].numpy(), atol=2e-2)
-    card = json.loads((digits.shipped_folder() / "recipe.json").read_text())
-    assert card["recipe"]["widths"] == [64, 32, 32, 10]
-    assert sum((digits.shipped_folder() / name).stat().st_size for name in card["sha256"]) < 30_000
-
-
-def test_an_altered_parameter_file_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for file in digits.shipped_folder().iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    damaged = bytearray((tmp_path / "trained.safetensors").read_bytes())
-    damaged[-1] ^= 1
-    (tmp_path / "trained.safetensors").write_bytes(bytes(damaged))
-    monkeypatch.setattr(digits, "shipped_folder", lambda: tmp_path)
-    with pytest.raises(CheckpointError, match="not the file that was shipped"):
-        digits.shipped_digits()
 
 
 def test_the_demo_net_is_accurate_on_held_out_digits(digits_run: Run) -> None:

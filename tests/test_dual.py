@@ -29,7 +29,7 @@ from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
-from feature_lens.networks.digits import digits_examples, shipped_digits
+from feature_lens.networks.zoo import Digits
 
 
 def _net() -> nn.Module:
@@ -499,7 +499,7 @@ def test_tickets_need_held_out_examples_and_possible_counts() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> Regressions:
-    return regressions(shipped_digits(), digits_examples())
+    return regressions(Digits().shipped(), Digits().examples())
 
 
 def test_the_demo_is_distilled_by_its_effective_kernel(digits: Regressions) -> None:
@@ -513,6 +513,6 @@ def test_the_demo_is_distilled_by_its_effective_kernel(digits: Regressions) -> N
 
 
 def test_contributions_of_the_demo_are_complete() -> None:
-    found = contributions(shipped_digits(), digits_examples().on(np.arange(0, 1797, 6)))
+    found = contributions(Digits().shipped(), Digits().examples().on(np.arange(0, 1797, 6)))
     assert found.remarks == ()
     assert found.completeness <= 1e-10

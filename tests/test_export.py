@@ -25,7 +25,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 REQUEST = ExportRequest("eigen", (3, 1), ("output:2", "score"), ("lowest", "highest"), 5)
 
 

@@ -41,12 +41,14 @@ ROOMS: dict[str, set[str]] = {
     "store": set(),
     "analysis": {"store"},
     "dual": {"networks", "features"},
-    "extract": {"networks", "features", "dual", "store"},
+    "settings": {"features", "dual"},
+    "extract": {"networks", "features", "dual", "settings", "store"},
     "extract_kernel": {"networks", "features", "store"},
+    "demos": {"networks", "settings", "extract", "store"},
     "reading_commands": {"store", "analysis"},
     "cli": {
-        *("networks", "features", "dual", "store", "analysis"),
-        *("extract", "extract_kernel", "reading_commands", "app"),
+        *("networks", "features", "dual", "store", "analysis", "settings"),
+        *("extract", "extract_kernel", "demos", "reading_commands", "app"),
     },
     "app": {"store", "analysis"},
 }
@@ -191,7 +193,8 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.features.bases": "BASES Basis Canonical Eigen Unit",
+    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Training ZooNet",
+    "feature_lens.features.bases": "BASES Basis Canonical Deflated Eigen Learnt Unit UnitBlocks",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.dual": """

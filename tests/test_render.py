@@ -28,7 +28,7 @@ from feature_lens.analysis.render import (
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples, Modality
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 
 
 def picture(png: bytes) -> np.ndarray:
@@ -49,6 +49,18 @@ def test_every_modality_is_drawn_the_same_each_time(modality: str) -> None:
     assert len(np.unique(picture(first).reshape(-1, 3), axis=0)) > 1
     assert first != thumbnail_png(examples, 3)
     assert b"tIME" not in first
+
+
+def test_a_pair_is_written_as_its_id() -> None:
+    pairs = np.array([[0, 1], [1, 0]])
+    named, split = Modality("pair", (2, 2)), np.eye(2)[pairs].reshape(2, 4)
+    sums, plain = (drawn(split, named, ids=ids) for ids in (["0 + 1 = 1", "1 + 0 = 1"], ["0 + 1", "1 + 0"]))
+    half = sums[48:] < 128
+    assert half.any()  # what follows the equals sign is on a line of its own
+    assert (sums != plain).any()
+    assert (drawn(pairs, named) != plain).any()
+    wide = drawn(split, named, ids=["some very long name of a pair = 1", "other"])
+    assert (wide[:, :6] > 200).all()
 
 
 def test_a_grey_image_is_enlarged_by_whole_pixels() -> None:

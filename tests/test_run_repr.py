@@ -17,7 +17,7 @@ from PIL import Image
 from feature_lens.analysis import FeatureView, open_run, sheet_geometry, thumbnail_png
 from feature_lens.store import write_run
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 
 
 class Pictures(HTMLParser):

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from feature_lens.networks.zoo import ZOO
+
 ROOT = Path(__file__).parents[1]
+FILES = ("initial.safetensors", "trained.safetensors", "recipe.json", "net.py")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,7 @@ def test_what_is_in_it(installed: Path) -> None:
     assert top == {"feature_lens", "feature_lens_app"}
     for name in (
         "feature_lens/py.typed",
-        "feature_lens/networks/digits/trained.safetensors",
-        "feature_lens/networks/digits/initial.safetensors",
-        "feature_lens/networks/digits/recipe.json",
+        *(f"feature_lens/networks/zoo/shipped/{net}/{file}" for net in ZOO for file in FILES),
         "feature_lens_app/main.py",
         "feature_lens_app/.streamlit/config.toml",
     ):
@@ -55,9 +56,12 @@ def test_what_is_in_it(installed: Path) -> None:
 def test_it_works_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = _run(
         installed,
-        "import feature_lens.networks.digits as d; print(d.__file__); print(d.shipped_folder()); d.shipped_digits()",
+        "from feature_lens.networks.zoo import ZOO, parameter_files as files\n"
+        "print(files.__file__, *(files.shipped_folder(net) for net in ZOO))\n"
+        "[ZOO[net]().shipped() for net in ZOO]",
         tmp_path,
     )
-    assert where.split() == [str(installed / "feature_lens/networks" / part) for part in ("digits.py", "digits")]
+    zoo = installed / "feature_lens/networks/zoo"
+    assert where.split() == [str(zoo / "parameter_files.py"), *(str(zoo / "shipped" / net) for net in ZOO)]
     app = _run(installed, "from feature_lens_app import launch; print(launch.command([], 8501))", tmp_path)
     assert str(installed / "feature_lens_app" / "main.py") in app

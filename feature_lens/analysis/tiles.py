@@ -222,6 +222,24 @@ def draw_tokens(examples: Examples, position: int, size: int) -> Image.Image:
     return _written(words, size)
 
 
+@RENDERERS.register("pair")
+def draw_pair(examples: Examples, position: int, size: int) -> Image.Image:
+    """The example's id, with what follows an equals sign on a line of its own; both numbers where ids are numbers."""
+    name = examples.ids[position]
+    if not isinstance(name, str):
+        return _written([str(one) for one in examples.pairs[position]], size)
+    asked, _, answer = name.partition(" = ")
+    lines = [asked, f"= {answer}"] if answer else [asked]
+    tile, draw = _framed(size)
+    room = 0.86 * size
+    wanted = max(9, round(0.19 * size))  # the same for short and long ones, so that a sheet of them is even
+    letters = font(min(wanted, wanted * room / max(font(wanted).getlength(line) for line in lines)))
+    for place, line in enumerate(lines):
+        height = size / 2 + (place - (len(lines) - 1) / 2) * 0.26 * size
+        draw.text((size / 2, height), shorten(line, letters, room), fill=INK, font=letters, anchor="mm")
+    return tile
+
+
 def _word(vocabulary: Sequence[str], token: float) -> str:
     place = int(token)
     if place == token and 0 <= place < len(vocabulary):

@@ -30,12 +30,13 @@ _PROBES, _STEPS = 8, 30
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Phi = U S V^T, truncated: spectrum S^2 (k,) falling, directions V^T (k, p), residuals |H u - w u| / w (k,),
-    trace of the kernel, where the rest of the trace lies, and overlap V_A^T V_B of the directions of two halves of the
-    examples, None where there are no two."""
+    """Phi = U S V^T, truncated: spectrum S^2 (k,) falling, directions V^T (k, p) or, where those were not asked for,
+    left U (r, k), residuals |H u - w u| / w (k,), trace of the kernel, where the rest of the trace lies, and overlap
+    V_A^T V_B of the directions of two halves of the examples, None where there are no two."""
 
     spectrum: Matrix
-    directions: Matrix
+    directions: Matrix | None
+    left: Matrix | None
     residuals: Matrix
     total: float
     tail: Spread | None
@@ -68,17 +69,20 @@ def chosen_side(side: Side, design: DesignMatrix, k: int) -> Side:
     return min(costs, key=lambda name: costs[name])
 
 
-def decompose(design: DesignMatrix, side: Side, k: int, seed: int) -> Decomposition:
-    """The k leading directions by the kernel (r, r), the cogram (p, p) or products alone; all give the same.
+def decompose(design: DesignMatrix, side: Side, k: int, seed: int, directions: bool = True) -> Decomposition:
+    """The k leading directions by the kernel (r, r), the cogram (p, p) or products alone; all give the same. Without
+    `directions` the kernel gives left vectors instead, and no vector of p entries is formed.
 
     Raises SettingsError for a matrix that is zero, or not finite, which names the examples.
     Cost: the kernel or the cogram and side^2 k dense; about 5 k + 60 columns of products matrix-free.
     """
-    ways = {"rows": _by_rows, "columns": _by_columns, "matrix_free": _by_products}
-    return ways[side](design, min(k, *design.shape), seed)
+    k = min(k, *design.shape)
+    if side == "rows":
+        return _by_rows(design, k, seed, directions)
+    return (_by_columns if side == "columns" else _by_products)(design, k, seed)
 
 
-def _by_rows(design: DesignMatrix, k: int, seed: int) -> Decomposition:
+def _by_rows(design: DesignMatrix, k: int, seed: int, with_directions: bool) -> Decomposition:
     """The half fits are blocks of the kernel, so their overlap is U_A^T H_AB U_B / (S_A S_B)."""
     kernel = np.asarray(design.gram(), dtype=np.float64)
     total = _usable(float(np.trace(kernel)), design)
@@ -90,7 +94,7 @@ def _by_rows(design: DesignMatrix, k: int, seed: int) -> Decomposition:
         size = design.itemsize
         (a_values, a), (b_values, b) = (_of_half(kernel[np.ix_(rows, rows)], k, seed, size) for rows in halves)
         overlap = (a.T @ kernel[np.ix_(*halves)] @ b) / np.sqrt(a_values)[:, None] / np.sqrt(b_values)
-    directions = _directions(design, values, left)
+    directions = _directions(design, values, left) if with_directions else None
     return _described(lambda block: kernel @ block, values, left, directions, total, overlap, seed, design.itemsize)
 
 
@@ -155,7 +159,7 @@ def _described(
     apply: Apply,
     values: Matrix,
     vectors: Matrix,
-    directions: Matrix,
+    directions: Matrix | None,
     total: float,
     overlap: Matrix | None,
     seed: int,
@@ -175,7 +179,9 @@ def _described(
         floor=1e-12 if itemsize == 8 else 1e-6,
         seed=seed,
     )
-    return Decomposition(values, directions, residuals, total, rest.tail_spread(), overlap)
+    return Decomposition(
+        values, directions, vectors if directions is None else None, residuals, total, rest.tail_spread(), overlap
+    )
 
 
 def _directions(operator: Operator, values: Matrix, left: Matrix) -> Matrix:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import torch
@@ -82,11 +83,16 @@ def reduction(spec: str | Callable[[torch.Tensor], torch.Tensor], n_outputs: int
         number = spec.removeprefix("output:")
         if not (number.isascii() and number.isdigit()) or int(number) >= n_outputs:
             raise SettingsError(f"Outputs are numbered 0 to {n_outputs - 1}, but '{spec}' came; choose one of them.")
-        index = int(number)
-        return Reduction(spec, lambda f, _: f[index : index + 1], f"output {index} alone", linear=True)
+        return _single(int(number))
     if spec in ("margin", "target") and n_outputs < 2:
         raise SettingsError(f"'{spec}' needs at least two outputs, but the network has one; choose 'output:0'.")
     return REDUCTIONS[spec]
+
+
+@cache
+def _single(index: int) -> Reduction:
+    """One output alone; the same object each time, so that designs made apart are seen to have the same reduction."""
+    return Reduction(f"output:{index}", lambda f, _: f[index : index + 1], f"output {index} alone", linear=True)
 
 
 def _of_callable(function: Callable[[torch.Tensor], torch.Tensor], n_outputs: int) -> Reduction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -180,7 +179,7 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
     shown = read_json(group, "modality", dict)
     inputs, training, targets = columns["input"], columns.get("training"), columns.get("target")
     modality = Modality(shown["kind"], as_shape(shown["shape"], f"{group.name} modality"), shown["low"], shown["high"])
-    if modality.kind != "text" and math.prod(modality.shape) != math.prod(inputs.shape[1:]):
+    if not modality.shows(inputs):
         raise RunError(f"inputs of shape {inputs.shape[1:]} cannot be shown as {modality.shape}; make the run again.")
     examples = Examples(
         ids=np.asarray(columns["id"]),

@@ -78,9 +78,9 @@ def write_nets(folder: Path) -> None:
 
 def write_digits(folder: Path) -> None:
     """digits.npz from the demo's network and images; needs feature_lens."""
-    from feature_lens.networks.digits import digits_examples, shipped_digits
+    from feature_lens.networks.zoo import Digits
 
-    _write(folder / "digits.npz", dict(shipped_digits().at("effective")), np.asarray(digits_examples().inputs))
+    _write(folder / "digits.npz", dict(Digits().shipped().at("effective")), np.asarray(Digits().examples().inputs))
 
 
 def read_net(folder: Path, name: str, n: int) -> tuple[nn.Module, np.ndarray[Any, Any]]:

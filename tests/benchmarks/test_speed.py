@@ -20,7 +20,7 @@ from feature_lens.extract import extract_run
 from feature_lens.features.bases import Canonical, Eigen
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.jacobian import Jacobian
-from feature_lens.networks.digits import digits_examples, shipped_digits
+from feature_lens.networks.zoo import Digits
 
 
 def _paired(first: Callable[[], object], second: Callable[[], object], rounds: int = 5) -> tuple[float, float, float]:
@@ -43,7 +43,7 @@ def _told(capsys: pytest.CaptureFixture[str], line: str) -> None:
 
 
 def test_extract_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network, examples = shipped_digits(), digits_examples()
+    network, examples = Digits().shipped(), Digits().examples()
     seconds = []
     for turn in range(3):
         start = time.perf_counter()
@@ -53,7 +53,7 @@ def test_extract_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_vmap_against_the_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    network, examples = shipped_digits(), digits_examples()
+    network, examples = Digits().shipped(), Digits().examples()
     features = EffectiveFeatures(network, examples)
     inputs = network.tensor(examples.inputs[:32])
     labels = torch.zeros(32, dtype=torch.long)
@@ -78,7 +78,7 @@ def test_sides_of_the_eigen_basis(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_weight_features(capsys: pytest.CaptureFixture[str]) -> None:
-    network, examples = shipped_digits(), digits_examples()
+    network, examples = Digits().shipped(), Digits().examples()
     design = EffectiveFeatures(network, examples)
     basis = Canonical().fit(design)
     stream, rank, ratio = _paired(
@@ -88,7 +88,7 @@ def test_weight_features(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = extract_run(shipped_digits(), digits_examples(), tmp_path / "digits.h5", progress=False)
+    path = extract_run(Digits().shipped(), Digits().examples(), tmp_path / "digits.h5", progress=False)
     with open_run(path) as run:
         view = run.sets["weights"].views[0]
         first = time.perf_counter()

@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as arrays
 from feature_lens.extract import ExtractSettings, extract_run
 from feature_lens.features.bases import Eigen
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.networks.digits import Recipe, digits_examples, digits_network, shipped_digits, train_digits
+from feature_lens.networks.zoo import Digits
 from feature_lens.ranking import id_ranks, rank_values
 
 
 def test_matrix_free_eigen_features_of_the_demo_are_the_dense_ones() -> None:
-    design = EffectiveFeatures(shipped_digits(), digits_examples())
+    design = EffectiveFeatures(Digits().shipped(), Digits().examples())
     dense, free = (Eigen(32, side=side).fit(design) for side in ("columns", "matrix_free"))  # type: ignore[arg-type]  # a loop over its values
     np.testing.assert_allclose(free.spectrum_, dense.spectrum_, rtol=1e-8)
     np.testing.assert_allclose(np.abs(np.sum(free.directions_ * dense.directions_, axis=1)), 1, atol=1e-6)
@@ -27,9 +27,9 @@ def test_matrix_free_eigen_features_of_the_demo_are_the_dense_ones() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_recipe_is_accurate_for_other_seeds(seed: int) -> None:
-    recipe = Recipe(seed=seed)
-    examples = digits_examples(recipe)
-    outputs = digits_network(*train_digits(recipe), recipe).outputs(examples)
+    net = Digits(seed=seed)
+    examples = net.examples()
+    outputs = net.network(net.train()).outputs(examples)
     training = examples.training
     assert training is not None
     assert (outputs.argmax(axis=1) == examples.labels)[~training].mean() >= 0.96
@@ -41,7 +41,7 @@ def test_the_demo_run_is_the_same_bytes_for_any_batch_size_and_thread_count(tmp_
         torch.set_num_threads(threads)
         path = tmp_path / f"{threads}-{batch_size}.h5"
         wanted = ExtractSettings(batch_size=batch_size)
-        extract_run(shipped_digits(), digits_examples(), path, wanted, name="digits", progress=False)
+        extract_run(Digits().shipped(), Digits().examples(), path, wanted, name="digits", progress=False)
         found.append(path.read_bytes())
     assert found[0] == found[1] == found[2]
 

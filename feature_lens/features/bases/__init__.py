@@ -6,7 +6,10 @@ the conformance tests then run on it.
 
 from feature_lens.features.bases.basis import BASES, Basis
 from feature_lens.features.bases.canonical import Canonical
+from feature_lens.features.bases.deflated import Deflated
 from feature_lens.features.bases.eigen import Eigen
+from feature_lens.features.bases.learnt import Learnt
 from feature_lens.features.bases.unit import Unit
+from feature_lens.features.bases.unit_blocks import UnitBlocks
 
-__all__ = ["BASES", "Basis", "Canonical", "Eigen", "Unit"]
+__all__ = ["BASES", "Basis", "Canonical", "Deflated", "Eigen", "Learnt", "Unit", "UnitBlocks"]

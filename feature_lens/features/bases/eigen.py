@@ -10,13 +10,22 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, stored_columns
+from feature_lens.features.bases.spectral import (
+    DIRECTION_BYTES,
+    degenerate_groups,
+    direction_columns,
+    group_stability,
+    score_profile,
+    score_words,
+    sign,
+    tensor_shares,
+)
 from feature_lens.features.decompositions import Side, chosen_side, decompose
 from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, one_thread
+from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.known_methods import eigen_equals
 from feature_lens.features.spectrum import Spread
 
-# Directions larger than this are not put into a run; the share of each tensor still is.
-_DIRECTION_BYTES = 64 << 20
 # What is left of rows that are equal when their mean is taken off their kernel, as a share of it.
 _ROUNDING = 1e-13
 
@@ -37,7 +46,9 @@ class Eigen(Basis):
     Learnt: spectrum_ (k), residuals_ |H u - w u| / w (k), tail_ (where the rest lies), directions_ (k, p), groups_ (k), stability_ (k), mean_share_ (k), kernel_share_, side_,
     and for several rows per example profile_ (k, q) and energy_ (k). The sign of a feature makes the sum of
     cubes of its training scores positive. The stability of a group that n_components cuts off is not known (NaN).
-    Memory: directions_ take k * p numbers, for trace k * c * p.
+    Memory: directions_ take k * p numbers, for trace k * c * p; where these would be above 64 MiB and the kernel is
+    the cheaper side, directions_ is empty, implicit_ holds the fitted design and C = U / S (r, k) instead, and
+    activations are Phi(x) v = H(x, A) C, from the kernel between the fitted and the given examples.
     """
 
     def __init__(
@@ -79,22 +90,45 @@ class Eigen(Basis):
         with one_thread():
             self.side_ = chosen_side(self.side, fitted, self.n_components)
             # One more than is wanted tells whether the last group is whole.
-            found = decompose(fitted, self.side_, self.n_components + 1, self.random_state)
+            formed = self._forms_directions(fitted)
+            found = decompose(fitted, self.side_, self.n_components + 1, self.random_state, formed)
             self._refuse_constant(found.total, len(fitting))
             # Where products carry seven digits, what is smaller is their rounding.
             drop = self.drop if fitted.itemsize == 8 else max(self.drop, 1e-5)
             k = min(self.n_components, int(np.count_nonzero(found.spectrum > drop * found.spectrum[0])))
             self.residuals_, self.tail_ = found.residuals[:k].copy(), found.tail
-            self.spectrum_, self.directions_ = found.spectrum[:k].copy(), found.directions[:k].copy()
+            self.spectrum_ = found.spectrum[:k].copy()
+            self.directions_ = (
+                np.empty((0, fitted.n_columns)) if found.directions is None else found.directions[:k].copy()
+            )
+            self.implicit_: tuple[EffectiveFeatures, Matrix] | None = None
+            if found.left is not None and isinstance(fitted, EffectiveFeatures):
+                self.implicit_ = fitted, found.left[:, :k] / np.sqrt(self.spectrum_)
             self.kernel_share_ = float(self.spectrum_.sum() / found.total)
             groups = degenerate_groups(found.spectrum[: k + 1], self.group_gap)
             self.groups_ = groups[:k]
             self.cut_group_ = len(groups) > k and bool(groups[k] == groups[k - 1])
-            self.stability_ = _stability(found.overlap, self.groups_)
+            self.stability_ = group_stability(found.overlap, self.groups_)
             if self.cut_group_:
                 self.stability_[self.groups_ == self.groups_[-1]] = np.nan
             self._orient(fitted)
         return self
+
+    def _forms_directions(self, fitted: DesignMatrix) -> bool:
+        """Whether directions are not too many numbers to be formed, or are needed."""
+        joined = isinstance(fitted, EffectiveFeatures) and fitted.reduction.joined
+        wanted = min(self.n_components, *fitted.shape) * fitted.n_columns * 8
+        return not joined or self.side_ != "rows" or wanted <= DIRECTION_BYTES
+
+    def _projected(self, design: DesignMatrix) -> Matrix:
+        """Phi v of every row (r, k)."""
+        if self.implicit_ is None:
+            return design.matmul(self.directions_.T)
+        if not isinstance(design, EffectiveFeatures):
+            raise SettingsError(f"The basis was fitted on effective features, but a {type(design).__name__} came.")
+        fitted, coefficients = self.implicit_
+        found: Matrix = np.asarray(design.kernels(fitted)[""], dtype=np.float64) @ coefficients
+        return found
 
     def _refuse_constant(self, total: float, n: int) -> None:
         """Raise SettingsError where nothing but rounding is left after the mean was taken off."""
@@ -106,7 +140,7 @@ class Eigen(Basis):
     def _orient(self, fitted: DesignMatrix) -> None:
         """Fix score profiles and signs from the training activations."""
         q = fitted.rows_per_example
-        activations = fitted.matmul(self.directions_.T).reshape(-1, q, len(self.spectrum_))
+        activations = self._projected(fitted).reshape(-1, q, len(self.spectrum_))
         energy = np.square(activations).sum(axis=(0, 1))
         means = activations.mean(axis=0)
         self.mean_share_ = len(activations) * np.square(means).sum(axis=0) / np.maximum(energy, np.finfo(float).tiny)
@@ -114,16 +148,16 @@ class Eigen(Basis):
         self.energy_ = np.ones(len(self.spectrum_))
         for k in range(len(self.spectrum_)):
             if q > 1:
-                self.profile_[k], self.energy_[k] = _profile(activations[:, :, k])
-            if _sign(activations[:, :, k] @ self.profile_[k]) < 0:
-                self.directions_[k] *= -1
+                self.profile_[k], self.energy_[k] = score_profile(activations[:, :, k])
+            if sign(activations[:, :, k] @ self.profile_[k]) < 0:
+                (self.directions_[k] if self.implicit_ is None else self.implicit_[1][:, k])[:] *= -1
 
     def transform(self, design: DesignMatrix) -> Matrix:
         """Activations (r, k) = Phi v of all rows, also of examples that were not fitted.
 
         Raises NotFittedError before `fit`, SettingsError for a design of other columns.
         """
-        return self._centred(design).matmul(self.directions_.T)
+        return self._projected(self._centred(design))
 
     def _centred(self, design: DesignMatrix) -> DesignMatrix:
         check_is_fitted(self)
@@ -164,7 +198,7 @@ class Eigen(Basis):
             f"The {k} directions in which the {kind} of the fitted examples vary most; the activation of an example is "
             f"the projection of its row on the direction.{cut}{rest}{of_tensors(design)}",
             eigen_equals(design, self.centred),
-            _score_words(q),
+            score_words(q),
             kernel_share=self.kernel_share_,
         )
         return FeatureSet(name, views, card, columns, design.network.parameters)
@@ -175,17 +209,10 @@ class Eigen(Basis):
         if chosen is None:
             return {}
         table = design.network.parameters
-        joined = self.directions_.reshape(len(self.spectrum_), -1, chosen.total)
-        parts = {name: joined[:, :, at] for name, at in chosen.slices}
-        share = [np.square(parts[n]).sum(axis=(1, 2)) if n in parts else np.zeros(len(joined)) for n in table.names]
-        columns: dict[str, Column] = {"parameter_share": np.stack(share, axis=1)}
-        if joined.shape[0] * joined.shape[1] * table.total * 4 <= _DIRECTION_BYTES:
-            full = np.zeros((*joined.shape[:2], table.total), dtype=np.float32)
-            for name, at in table.slices:
-                if name in parts:
-                    full[:, :, at] = parts[name]
-            columns["direction"] = full[:, 0] if full.shape[1] == 1 else full
-        return columns
+        if self.implicit_ is not None:
+            fitted, coefficients = self.implicit_
+            return {"parameter_share": tensor_shares(fitted.kernels(by="tensor"), coefficients, table.names)}
+        return direction_columns(self.directions_, chosen, table)
 
 
 def _rest_words(tail: Spread | None, share: float) -> str:
@@ -196,48 +223,3 @@ def _rest_words(tail: Spread | None, share: float) -> str:
         f" They hold {share:.1%} of the kernel; of the rest, {tail.share:.1%} lies in about {tail.number.value:,.0f} "
         f"further eigenvalues between {tail.high:.2g} and {tail.low:.2g} (estimated)."
     )
-
-
-def degenerate_groups(spectrum: Matrix, gap: float) -> npt.NDArray[np.int32]:
-    """Group number of each eigenvalue of a falling spectrum: a new group starts where the relative gap is larger."""
-    apart = (spectrum[:-1] - spectrum[1:]) > gap * spectrum[:-1]
-    return np.concatenate([[0], np.cumsum(apart)]).astype(np.int32)
-
-
-def _score_words(q: int) -> str:
-    if q == 1:
-        return "projection of the example's gradient on the feature's unit direction; both signs count"
-    return (
-        "projections of the c output gradients on the feature's unit direction, weighted by the profile over outputs "
-        "that carries most of their energy on the fitted examples; both signs count"
-    )
-
-
-def _stability(overlap: Matrix | None, groups: npt.NDArray[np.int32]) -> Matrix:
-    """Cosine of the largest principal angle between the two half fits' subspaces, group by group; NaN for one example."""
-    stability = np.full(len(groups), np.nan)
-    if overlap is None:
-        return stability
-    for group in np.unique(groups):
-        at = np.flatnonzero(groups == group)
-        if at[-1] < min(overlap.shape):
-            cosines = np.linalg.svd(overlap[np.ix_(at, at)], compute_uv=False)
-            stability[at] = min(float(cosines[-1]), 1.0)
-    return stability
-
-
-def _profile(activations: Matrix) -> tuple[Matrix, float]:
-    """Leading right singular vector w (q,) of activations (n, q), largest entry positive, and its energy share."""
-    values, vectors = np.linalg.eigh(activations.T @ activations)
-    w = vectors[:, -1]
-    total = float(np.maximum(values, 0).sum())
-    share = float(values[-1]) / total if total > 0 else 1.0
-    return w * np.sign(w[np.abs(w).argmax()]), share
-
-
-def _sign(score: Matrix) -> float:
-    """+1 where the sum of cubes is positive; where it is negligible, the entry of largest magnitude decides."""
-    cubes = float((score**3).sum())
-    if abs(cubes) > 1e-6 * float((np.abs(score) ** 3).sum()):
-        return float(np.sign(cubes))
-    return float(np.sign(score[np.abs(score).argmax()])) or 1.0

@@ -1,0 +1,194 @@
+"""Networks of the zoo: recipes, shipped parameters, files of a training, and the commands that make them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from feature_lens import cli
+from feature_lens.analysis import open_run
+from feature_lens.demos import demo_run, demo_settings, train_into
+from feature_lens.errors import CheckpointError, OutputError, SettingsError
+from feature_lens.examples import Modality
+from feature_lens.features.bases import Eigen
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.networks import Network, load_checkpoint
+from feature_lens.networks.factories import make_examples, make_module
+from feature_lens.networks.zoo import ZOO, Digits, Linear, ModularAddition, ZooNet, parameter_files
+
+# Nets whose training takes longer are trained again by `make soak`.
+SECONDS = ("digits", "linear", "modular_addition")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_net_is_a_recipe_with_shipped_parameters(name: str) -> None:
+    net = ZOO[name]()
+    assert net.key() == name
+    assert net == ZOO[name].from_text([])
+    network, examples = net.shipped(), net.examples()
+    assert network.initial is not None
+    assert network.name == net.title
+    assert network.check(examples) == network.outputs(examples.on(np.arange(2))).shape[1]
+    assert any(not torch.equal(network.initial[key], value) for key, value in network.trained.items())
+    # What the module draws is what was shipped, and drawing it disturbs no other draws.
+    state = torch.get_rng_state()
+    drawn = Network.from_module(net.module(), initial=None)
+    assert torch.equal(state, torch.get_rng_state())
+    for key, value in network.initial.items():
+        assert torch.equal(drawn.trained[key], value), key
+    folder = parameter_files.shipped_folder(name)
+    card = json.loads((folder / "recipe.json").read_text())
+    assert card["licence"] == "MIT"
+    assert card["data"] == net.data
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+    assert demo_settings(net).dual
+
+
+@pytest.mark.parametrize("name", SECONDS)
+def test_the_recipe_makes_the_shipped_parameters_again(name: str) -> None:
+    net = ZOO[name]()
+    made, shipped = net.train(), net.shipped()
+    assert set(made.trained) == set(shipped.trained)
+    for key, value in shipped.trained.items():
+        # Training amplifies rounding, which differs between processors.
+        np.testing.assert_allclose(made.trained[key].numpy(), value.numpy(), atol=2e-2)
+    again = net.network(made).outputs(net.examples()).argmax(axis=1)
+    assert (again == shipped.outputs(net.examples()).argmax(axis=1)).mean() > 0.995
+
+
+@pytest.mark.parametrize("outputs", ["flattened", "trace", "output:1"])
+def test_eigen_features_of_the_linear_net_are_the_uncentred_principal_components_of_its_inputs(outputs: str) -> None:
+    net = Linear()
+    network, examples = net.shipped(), net.examples()
+    inputs = np.asarray(examples.inputs, dtype=np.float64)
+    _, singular, right = np.linalg.svd(inputs[examples.fitting], full_matrices=False)
+    design = EffectiveFeatures(network, examples, outputs=outputs)
+    basis = Eigen(9 if outputs == "flattened" else 5).fit(design)
+    # Each component comes once for every output, or, summed over outputs, once with three times the energy.
+    times, factor = (3, 1) if outputs == "flattened" else (1, 3 if outputs == "trace" else 1)
+    np.testing.assert_allclose(
+        basis.spectrum_, factor * np.repeat(singular**2, times)[: len(basis.spectrum_)], rtol=1e-10
+    )
+    found = basis.transform(design).reshape(178, -1, len(basis.spectrum_) // times, times)
+    scores = (inputs @ right.T)[:, : found.shape[2]]
+    # Within the copies of a component any turn will do, so their energy is compared.
+    energy = np.square(found).sum(axis=3)
+    np.testing.assert_allclose(energy, np.broadcast_to(factor * scores[:, None] ** 2, energy.shape), atol=1e-10)
+    assert "principal component analysis of the inputs" in basis.feature_set(design, "eigen").card.equals
+    # Nothing of the kernel was learnt.
+    same = np.asarray(EffectiveFeatures(network, examples, "initial", outputs).gram())
+    np.testing.assert_allclose(design.gram(), same, atol=1e-12)
+
+
+def test_the_linear_net_is_trained_to_least_squares() -> None:
+    net = Linear()
+    network, examples = net.shipped(), net.examples()
+    inputs = np.asarray(examples.inputs, dtype=np.float64)[examples.fitting]
+    targets = np.eye(3)[np.asarray(examples.labels)[examples.fitting]]
+    best = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    losses = [np.square(inputs @ w - targets).mean() for w in (best, network.trained["weight"].numpy().T)]
+    assert losses[1] < 1.15 * losses[0]
+    right = network.outputs(examples).argmax(axis=1) == examples.labels
+    assert right[~np.asarray(examples.training)].mean() > 0.9
+
+
+def test_shipped_parameters_are_refused_where_they_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="have seed=0, but seed=3 was asked for"):
+        Digits(seed=3).shipped()
+    for file in parameter_files.shipped_folder("digits").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    damaged = bytearray((tmp_path / "trained.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "trained.safetensors").write_bytes(bytes(damaged))
+    monkeypatch.setattr(parameter_files, "shipped_folder", lambda name: tmp_path)
+    with pytest.raises(CheckpointError, match="not the file that was shipped"):
+        Digits().shipped()
+    (tmp_path / "recipe.json").unlink()
+    with pytest.raises(CheckpointError, match="train it with: feature-lens train digits"):
+        Digits().shipped()
+
+
+def test_recipes_are_read_from_text() -> None:
+    net = Digits.from_text(["widths=64,8,10", "learning_rate=.2", "epochs=2"])
+    assert net == Digits(widths=(64, 8, 10), learning_rate=0.2, epochs=2)
+    for entry, sentence in (
+        ("epoch=2", "Did you mean 'epochs'?"),
+        ("epochs=two", "'epochs' is a whole number, but 'two' came; write epochs=60"),
+        ("momentum=", "'momentum' is a number"),
+        ("widths=64;10", "write widths=64,32,32,10"),
+        ("epochs=0", "'epochs' must be at least 1, but 0 came"),
+        ("widths=10,64", "from 64 pixels to 10 digits"),
+    ):
+        with pytest.raises(SettingsError, match=sentence):
+            Digits.from_text([entry])
+
+
+def test_snapshots_lie_on_the_way() -> None:
+    net = Digits(widths=(64, 4, 10), epochs=9)
+    made = net.train(snapshots=3)
+    assert list(made.snapshots) == [1, 2, 4]
+    for epoch, state in made.snapshots.items():
+        same = replace(net, epochs=epoch).train().trained
+        for key, value in state.items():
+            assert torch.equal(value, same[key])
+    threads = torch.get_num_threads()
+    with pytest.raises(SettingsError, match="0 or more, but -1 came"):
+        net.train(snapshots=-1)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_training_is_written_where_extract_can_take_it(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    entries = ["widths=64,4,10", "epochs=3", "seed=2"]
+    files = train_into("digits", folder, recipe=entries, snapshots=2)
+    assert {file.name for file in files} == {file.name for file in folder.iterdir()}
+    assert {file.name for file in files} >= {"epoch_000001.safetensors", "epoch_000002.safetensors"}
+    card = json.loads((folder / "recipe.json").read_text())
+    assert card["made by"].endswith(" --recipe epochs=3 --recipe seed=2 --recipe widths=64,4,10 --out FOLDER")
+    assert card["recipe"]["widths"] == [64, 4, 10]
+    module, examples = (make_module(f"{folder}/net.py:module"), make_examples(f"{folder}/net.py:examples"))
+    network = Network.from_module(
+        module, trained=folder / "trained.safetensors", initial=folder / "initial.safetensors"
+    )
+    net = Digits(widths=(64, 4, 10), epochs=3, seed=2)
+    assert examples.digest() == net.examples().digest()
+    np.testing.assert_array_equal(network.outputs(examples), net.network(net.train()).outputs(examples))
+    for key, value in load_checkpoint(folder / "initial.safetensors").items():
+        assert torch.equal(value, module.state_dict()[key])
+    with pytest.raises(OutputError, match="is not empty"):
+        train_into("digits", folder, recipe=entries)
+    (folder / "mine.txt").write_text("kept")
+    train_into("digits", folder, recipe=entries, overwrite=True)
+    assert (folder / "mine.txt").read_text() == "kept"
+    with pytest.raises(OutputError, match="is a file"):
+        train_into("digits", folder / "mine.txt")
+    with pytest.raises(SettingsError, match="Did you mean 'digits'"):
+        train_into("digit", folder)
+
+
+def test_a_demo_is_a_run_with_the_sets_that_suit_the_net(tmp_path: Path) -> None:
+    path = tmp_path / "sums.h5"
+    entries = ["modulus=5", "width=16", "epochs=40"]
+    demo_run("modular_addition", path, recipe=entries)
+    with open_run(path) as run:
+        assert {"eigen_trace", "eigen_trace_initial", "deflated_trace"} <= set(run.sets)
+        assert run.name == "modular_addition"
+        assert run.dual is not None
+        assert run.examples.modality == Modality("pair", (5, 5))
+        np.testing.assert_array_equal(run.examples.pairs, ModularAddition.from_text(entries).pairs())
+    with pytest.raises(CheckpointError, match="have epochs=500, but epochs=40 was asked for"):
+        demo_run("modular_addition", path, shipped=True, recipe=entries, overwrite=True)
+    with pytest.raises(OutputError, match="exists"):
+        demo_run("modular_addition", path)
+
+
+def test_the_command_line_names_what_there_is() -> None:
+    assert cli._ZOO.split(": ")[1].split(", ") == list(ZOO)
+    for kind in ZOO.values():
+        assert issubclass(kind, ZooNet)
+        assert {"epochs", "seed"} < {one.name for one in fields(kind)}
