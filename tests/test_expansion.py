@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from feature_lens.analysis.expansion_tables import best_order, order_table, training_of, verdict_on
-from feature_lens.dual.perturbation import Derivatives, Linearised, Training, displacement, train
+from feature_lens.dual.perturbation import Derivatives, Linearised, Schedule, displacement, train
 from feature_lens.dual.perturbation.algorithms import (
     BEFORE,
     Algorithm,
@@ -28,7 +28,7 @@ from feature_lens.networks import Network
 
 
 def _all_of(n: int = 6, n_test: int = 10) -> tuple[Examples, np.ndarray]:
-    """Training and test points as one example set with real targets, and the targets (n, 1) of the training points."""
+    """Schedule and test points as one example set with real targets, and the targets (n, 1) of the training points."""
     own, targets, test = task(n, n_test)
     inputs = np.concatenate([np.asarray(own.inputs), np.asarray(test.inputs)])
     every = np.concatenate([targets.ravel(), np.zeros(n_test)])
@@ -39,7 +39,7 @@ def _all_of(n: int = 6, n_test: int = 10) -> tuple[Examples, np.ndarray]:
 def flowed() -> tuple[Network, Examples, np.ndarray]:
     """A network of width 128 after a flow of time 2."""
     network, (examples, targets) = network_of(1, 128, 0), _all_of()
-    params = train(network, examples.on(examples.fitting), targets, Training(time=2.0))
+    params = train(network, examples.on(examples.fitting), targets, Schedule(time=2.0))
     return replace(network, trained=params), examples, targets
 
 
@@ -50,7 +50,7 @@ def test_a_wide_network_is_what_the_expansion_says(flowed: tuple[Network, Exampl
     errors = [np.abs(total[held] - outputs[held]).max() for total in np.cumsum(orders, axis=0)]
     assert errors[0] > 3 * errors[1]
     start = Linearised.of(network, examples.on(examples.fitting), targets)
-    moved, points = displacement(start, Training(time=2.0)), Derivatives(network, examples)
+    moved, points = displacement(start, Schedule(time=2.0)), Derivatives(network, examples)
     (leading, first, second), bare = moved.orders(points), moved.orders(points, reduced=True)[2]
     np.testing.assert_allclose(orders.reshape(3, -1), [leading, first + bare, second - bare], atol=1e-7)
     spread = np.square(outputs[held] - outputs[held].mean()).sum()
@@ -90,7 +90,7 @@ def test_the_time_of_a_flow_is_matched_to_the_training_loss(flowed: tuple[Networ
     own = examples.on(examples.fitting)
     start = Linearised.of(network, own, targets)
     for time in (0.3, 5.0):
-        loss = float(np.square(start.left(Training(time=time))).sum() / 2)
+        loss = float(np.square(start.left(Schedule(time=time))).sum() / 2)
         assert matched_time(start, loss) == pytest.approx(time, rel=1e-9)
     assert matched_time(start, 1e9) == pytest.approx(1e-3 / start.rates[-1])
     assert matched_time(start, 0.0) == pytest.approx(1e5 / start.rates[-1])
@@ -114,7 +114,7 @@ def test_class_labels_are_one_hot_targets_and_many_examples_are_thinned() -> Non
     chosen = thinned(examples.fitting, 3, network.parameters.total, 24)
     own = examples.on(chosen)
     start = Linearised.of(network, own, np.eye(3)[own.labels])
-    wanted = displacement(start, Training(0.01, 5)).orders(Derivatives(network, examples))
+    wanted = displacement(start, Schedule(0.01, 5)).orders(Derivatives(network, examples))
     np.testing.assert_allclose(orders[0].ravel(), wanted[0], atol=1e-12)
     np.testing.assert_allclose(orders.sum(axis=0).ravel(), sum(wanted), atol=1e-12)
     assert list(thinned(np.arange(10), 3, 1000, 1000)) == list(range(10))

@@ -202,7 +202,7 @@ PUBLIC = {
         fit_ridge interactions regressions tickets
     """,
     "feature_lens.dual.perturbation": """
-        ClosedForm Derivatives Displacement Linearised Training closed_form displacement outputs_after train
+        ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
     "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """

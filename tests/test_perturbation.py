@@ -18,7 +18,7 @@ from torch import nn
 from feature_lens.dual.perturbation import (
     Derivatives,
     Linearised,
-    Training,
+    Schedule,
     closed_form,
     coefficients,
     displacement,
@@ -90,12 +90,12 @@ CASES: dict[str, Callable[[], tuple[Network, Examples, np.ndarray]]] = {
 }
 
 
-def _schedules(largest: float) -> dict[str, Training]:
+def _schedules(largest: float) -> dict[str, Schedule]:
     return {
-        "flow": Training(time=3.0),
-        "flow to the end": Training(),
-        "descent": Training(0.4 / largest, 30),
-        "descent to the end": Training(1.3 / largest),
+        "flow": Schedule(time=3.0),
+        "flow to the end": Schedule(),
+        "descent": Schedule(0.4 / largest, 30),
+        "descent to the end": Schedule(1.3 / largest),
     }
 
 
@@ -155,12 +155,12 @@ def test_derivatives_of_a_linear_model_beyond_the_first_are_zero() -> None:
 def test_orders_and_flow_are_those_of_the_reference() -> None:
     network, examples, targets = _reference()
     start, points = Linearised.of(network, examples, targets), Derivatives(network, EVERY)
-    orders = displacement(start, Training(time=float(REFERENCE["T"]))).orders(points)
+    orders = displacement(start, Schedule(time=float(REFERENCE["T"]))).orders(points)
     for alpha in (1, 4, 16):
         for k, found in enumerate(orders):
             wanted = REFERENCE[f"alpha{alpha}_order{k}"]
             np.testing.assert_allclose(found / float(alpha) ** k, wanted, atol=1e-6 * np.abs(orders[0]).max())
-        params = train(network, examples, targets, Training(time=3.0), alpha=alpha)
+        params = train(network, examples, targets, Schedule(time=3.0), alpha=alpha)
         made = outputs_after(network, params, EVERY, alpha)
         np.testing.assert_allclose(made.ravel(), REFERENCE[f"alpha{alpha}_flow"], atol=1e-6)
 
@@ -169,7 +169,7 @@ def _slopes(
     network: Network,
     examples: Examples,
     targets: np.ndarray,
-    training: Training,
+    training: Schedule,
     orders: list,
     alphas: tuple[float, ...],
 ) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_each_order_takes_a_power_off_the_error_against_real_training(case: str,
 def test_without_dntk_the_closed_form_is_as_good_as_the_whole_hierarchy() -> None:
     network, targets = _frozen(_NoMetaFeatures()), REFERENCE["y_train"][:, None]
     start, points = Linearised.of(network, TRAIN, targets), Derivatives(network, TEST)
-    training = Training(time=3.0)
+    training = Schedule(time=3.0)
     found = closed_form(start, points, training)
     np.testing.assert_allclose(found.next, 0, atol=1e-14)
     sums = [found.leading, found.next, found.second]
@@ -236,9 +236,9 @@ def test_no_coefficient_may_be_another(name: str, schedule: str, monkeypatch: py
 def test_training_points_are_interpolated_at_the_end(started: tuple[Linearised, Derivatives]) -> None:
     start, _ = started
     wanted = start.on.value - start.residual
-    for training in (Training(), Training(1.0 / start.rates[-1])):
+    for training in (Schedule(), Schedule(1.0 / start.rates[-1])):
         np.testing.assert_allclose(closed_form(start, start.on, training).prediction, wanted, atol=1e-10)
-    np.testing.assert_allclose(sum(displacement(start, Training()).orders(start.on)), wanted, atol=1e-10)
+    np.testing.assert_allclose(sum(displacement(start, Schedule()).orders(start.on)), wanted, atol=1e-10)
 
 
 def test_rescaled_parameters_with_their_rates_are_trained_alike() -> None:
@@ -259,23 +259,23 @@ def test_rescaled_parameters_with_their_rates_are_trained_alike() -> None:
     made = []
     for network in (plain, scaled):
         start, points = Linearised.of(network, TRAIN, REFERENCE["y_train"]), Derivatives(network, TEST)
-        found = closed_form(start, points, Training())
-        made.append([found.leading, found.next, found.second, *displacement(start, Training(time=2.0)).orders(points)])
+        found = closed_form(start, points, Schedule())
+        made.append([found.leading, found.next, found.second, *displacement(start, Schedule(time=2.0)).orders(points)])
     np.testing.assert_allclose(made[0], made[1], atol=1e-11)
     other = _frozen(Scaled(3.0))  # without the rates it is another training
     start = Linearised.of(other, TRAIN, REFERENCE["y_train"])
-    assert np.abs(closed_form(start, Derivatives(other, TEST), Training()).leading - made[0][0]).max() > 1e-2
+    assert np.abs(closed_form(start, Derivatives(other, TEST), Schedule()).leading - made[0][0]).max() > 1e-2
 
 
 def test_descent_of_small_steps_is_flow_and_long_training_ends() -> None:
     start, points = Linearised.of(*_reference()), Derivatives(_reference()[0], TEST)
-    flow = closed_form(start, points, Training(time=2.0)).prediction
+    flow = closed_form(start, points, Schedule(time=2.0)).prediction
     errors = [
-        np.abs(closed_form(start, points, Training(2.0 / steps, steps)).prediction - flow).max() for steps in (256, 512)
+        np.abs(closed_form(start, points, Schedule(2.0 / steps, steps)).prediction - flow).max() for steps in (256, 512)
     ]
     assert errors[1] == pytest.approx(errors[0] / 2, rel=0.1)
-    long = closed_form(start, points, Training(time=45 / start.rates[0])).prediction
-    np.testing.assert_allclose(long, closed_form(start, points, Training()).prediction, atol=1e-9)
+    long = closed_form(start, points, Schedule(time=45 / start.rates[0])).prediction
+    np.testing.assert_allclose(long, closed_form(start, points, Schedule()).prediction, atol=1e-9)
 
 
 def test_modes_of_like_rates_are_merged() -> None:
@@ -284,7 +284,7 @@ def test_modes_of_like_rates_are_merged() -> None:
     rng = np.random.default_rng(0)
     examples, targets = Examples.from_arrays(rng.standard_normal((20, 4))), rng.standard_normal((20, 2))
     start, points = Linearised.of(network, examples, targets), Derivatives(network, TEST)
-    for training, most in ((Training(1 / start.rates[-1], 4), 5), (Training(), 34)):
+    for training, most in ((Schedule(1 / start.rates[-1], 4), 5), (Schedule(), 34)):
         found = closed_form(start, points, training, tolerance=1e-6)
         assert found.modes <= most < len(start.rates)
         wanted = displacement(start, training).orders(points, reduced=True)
@@ -304,22 +304,22 @@ def test_a_singular_kernel_is_trained_for_a_time_but_not_to_the_end(examples: st
     targets = rng.standard_normal((len(given), network.check(given)))
     start, points = Linearised.of(network, given, targets), Derivatives(network, TEST)
     assert len(start.rates) < start.on.r
-    training = Training(time=0.5)
+    training = Schedule(time=0.5)
     found, wanted = closed_form(start, points, training), displacement(start, training).orders(points, reduced=True)
     for one, other in zip((found.leading, found.next, found.second), wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-11 * max(1, np.abs(other).max()))
     for way in (closed_form, lambda *given: displacement(given[0], given[2])):
         with pytest.raises(SettingsError, match="full rank"):
-            way(start, points, Training())
+            way(start, points, Schedule())
 
 
 def test_what_cannot_be_expanded_is_refused_in_a_sentence() -> None:
     network, examples, targets = _reference()
     start = Linearised.of(network, examples, targets)
     with pytest.raises(SettingsError, match="diverges"):
-        displacement(start, Training(2.1 / start.rates[-1], 5))
+        displacement(start, Schedule(2.1 / start.rates[-1], 5))
     with pytest.raises(SettingsError, match=r"steps of 1e-06 here, above 1,000,000"):
-        displacement(start, Training(1e-6))
+        displacement(start, Schedule(1e-6))
     with pytest.raises(SettingsError, match="a target for each"):
         Linearised.of(network, examples, targets[:2])
     with pytest.raises(SettingsError, match="finite targets"):
@@ -329,9 +329,9 @@ def test_what_cannot_be_expanded_is_refused_in_a_sentence() -> None:
     with pytest.raises(NetworkError, match="float64"):
         Derivatives(Network.from_module(_Reference(), initial=_Reference().state_dict(), precision="float32"), TRAIN)
     with pytest.raises(SettingsError, match="for a time that ends"):
-        train(network, examples, targets, Training())
+        train(network, examples, targets, Schedule())
     with pytest.raises(SettingsError, match="diverged"):
-        train(network, examples, 1e3 * targets, Training(1e3, 400))
+        train(network, examples, 1e3 * targets, Schedule(1e3, 400))
     for step, time, said in (
         (-1.0, 1.0, "a positive number"),
         (0.0, math.nan, "0 or more"),
@@ -339,7 +339,7 @@ def test_what_cannot_be_expanded_is_refused_in_a_sentence() -> None:
         (0.1, 2.5, "whole number"),
     ):
         with pytest.raises(SettingsError, match=said):
-            Training(step, time)
+            Schedule(step, time)
 
 
 class _Once(torch.autograd.Function):

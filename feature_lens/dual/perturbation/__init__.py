@@ -11,14 +11,14 @@ from feature_lens.dual.perturbation.closed_form import ClosedForm, closed_form
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import Displacement, displacement
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training, outputs_after, train
+from feature_lens.dual.perturbation.schedule import Schedule, outputs_after, train
 
 __all__ = [
     "ClosedForm",
     "Derivatives",
     "Displacement",
     "Linearised",
-    "Training",
+    "Schedule",
     "closed_form",
     "displacement",
     "outputs_after",

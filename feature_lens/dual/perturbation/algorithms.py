@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import displacement
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training, thetahat_of
+from feature_lens.dual.perturbation.schedule import Schedule, thetahat_of
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.bases import Eigen
@@ -168,7 +168,7 @@ def _predicted(start: Linearised, points: Derivatives, algorithm: Algorithm, ste
     """Outputs (3, r) to each order after as many steps of full-batch descent; NaN where the step is not one of it."""
     if algorithm.kind == "adamw":
         return np.full((3, points.r), np.nan)
-    made: Matrix = np.cumsum(displacement(start, Training(algorithm.step, steps)).orders(points), axis=0)
+    made: Matrix = np.cumsum(displacement(start, Schedule(algorithm.step, steps)).orders(points), axis=0)
     return made
 
 
@@ -202,7 +202,7 @@ def _trained(
         with torch.no_grad():
             share = float(loss_on(every)) / first
         if not np.isfinite(share):
-            raise SettingsError(f"Training by {algorithm.name} diverged after {steps} steps; give a smaller step.")
+            raise SettingsError(f"Schedule by {algorithm.name} diverged after {steps} steps; give a smaller step.")
     return {name: value.detach() for name, value in params_of().items()}, steps, share
 
 

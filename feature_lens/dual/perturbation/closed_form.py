@@ -32,7 +32,7 @@ from feature_lens.dual.perturbation import coefficients as z
 from feature_lens.dual.perturbation.coefficients import Term, coefficients, responses
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual.perturbation.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ class ClosedForm:
         return self.leading + self.next + self.second
 
 
-def closed_form(start: Linearised, points: Derivatives, training: Training, *, tolerance: float = 0.0) -> ClosedForm:
+def closed_form(start: Linearised, points: Derivatives, training: Schedule, *, tolerance: float = 0.0) -> ClosedForm:
     """Evaluate the formula on any points. Raises SettingsError for what `Linearised.check` refuses.
 
     tolerance: 0 sums over every mode of the kernel. Above 0 modes of like rates are merged: as many are kept, R, as
@@ -84,7 +84,7 @@ def closed_form(start: Linearised, points: Derivatives, training: Training, *, t
     return ClosedForm(points.value + points.along(moved), found[0], found[1], len(kept))
 
 
-def _representatives(rates: Array, training: Training, tolerance: float) -> tuple[npt.NDArray[np.int64], Array]:
+def _representatives(rates: Array, training: Schedule, tolerance: float) -> tuple[npt.NDArray[np.int64], Array]:
     """Modes whose decay, with shares (r, R), stands for that of all: exp(-h t) is the sum of shares * exp(-h_R t)."""
     r = len(rates)
     if tolerance <= 0:
@@ -104,7 +104,7 @@ def _representatives(rates: Array, training: Training, tolerance: float) -> tupl
 
 
 def _answered(
-    start: Linearised, points: Derivatives, training: Training, modes: _Modes, shares: Array, order: Order
+    start: Linearised, points: Derivatives, training: Schedule, modes: _Modes, shares: Array, order: Order
 ) -> Vector:
     """The terms of one order on the points, less what the training points' answer to them adds there."""
     products = order(modes, partial(coefficients, rates=modes.rates, training=training))

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual.perturbation.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
 Word = tuple[tuple[int, ...], ...]
@@ -65,18 +65,18 @@ Z_IIB: Final = (
 )
 
 
-def coefficients(terms: Sequence[Term], rates: Array, training: Training) -> Array:
+def coefficients(terms: Sequence[Term], rates: Array, training: Schedule) -> Array:
     """The tensor Z over modes of the given rates (R,), one axis for each slot: (R, R) or (R, R, R)."""
     return _summed(terms, rates, training, None)
 
 
-def responses(terms: Sequence[Term], rates: Array, training: Training, answering: float) -> Array:
+def responses(terms: Sequence[Term], rates: Array, training: Schedule, answering: float) -> Array:
     """How much a training point's own residual, along a mode of rate h, has undone by T of what Z put there: the same
     sums with the times of that mode's answer, which lie after all others, in front. Z / h at T = infinity."""
     return _summed(terms, rates, training, answering)
 
 
-def _summed(terms: Sequence[Term], rates: Array, training: Training, answering: float | None) -> Array:
+def _summed(terms: Sequence[Term], rates: Array, training: Schedule, answering: float | None) -> Array:
     slots = 1 + max(slot for term in terms for letter in term.word for slot in letter)
     axes = [rates.reshape([-1 if axis == slot else 1 for axis in range(slots)]) for slot in range(slots)]
     total: Array = np.zeros([len(rates)] * slots)
@@ -89,7 +89,7 @@ def _summed(terms: Sequence[Term], rates: Array, training: Training, answering: 
     return total
 
 
-def _nested(letters: Sequence[Sequence[Array]], training: Training, answering: float | None) -> Array:
+def _nested(letters: Sequence[Sequence[Array]], training: Schedule, answering: float | None) -> Array:
     """N of a word, from the rates of its letters, which broadcast to the shape of the result."""
     own = [_joint(letter, training) for letter in letters]
     decays = [own[0]]
@@ -104,14 +104,14 @@ def _nested(letters: Sequence[Sequence[Array]], training: Training, answering: f
     return _chain(decays, gains, training)
 
 
-def _joint(letter: Sequence[Array], training: Training) -> Array:
+def _joint(letter: Sequence[Array], training: Schedule) -> Array:
     """The rate of modes that decay together, or their factor over one step."""
     if training.is_flow:
         return np.asarray(sum(letter))
     return np.asarray(math.prod(1 - training.step * rate for rate in letter))
 
 
-def _chain(decays: Sequence[Array], gains: Sequence[Array | float], training: Training) -> Array:
+def _chain(decays: Sequence[Array], gains: Sequence[Array | float], training: Schedule) -> Array:
     """The top right entry of the propagator of x_0' = g_1 x_1, x_1' = -decay_1 x_1 + g_2 x_2, .. after T."""
     if not training.ends:
         product: Array | float = 1.0

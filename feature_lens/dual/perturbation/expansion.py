@@ -15,7 +15,7 @@ from sklearn.metrics import r2_score
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import Displacement, displacement
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual.perturbation.schedule import Schedule
 from feature_lens.dual_record import Expansion, Order
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -26,6 +26,7 @@ from feature_lens.networks.network import flat
 
 Matrix = npt.NDArray[np.float64]
 
+ORDERS: Final = ("leading", "next", "squared")
 # Examples whose derivatives are taken together.
 _TILE: Final = 256
 # Times of a flow that are tried for one that fits the network, in units of 1 / h of the largest eigenvalue.
@@ -48,7 +49,7 @@ class ExpansionSettings:
 
     def __post_init__(self) -> None:
         if self.time is not None:
-            Training(self.step, self.time)  # which refuses what is no training
+            Schedule(self.step, self.time)  # which refuses what is no training
         elif self.step:
             raise SettingsError(
                 f"Descent with step {self.step:g} needs its number of steps, since only a flow's time is matched to the "
@@ -71,36 +72,57 @@ def expansion(
 
 
 def _expansion(network: Network, examples: Examples, settings: ExpansionSettings) -> tuple[Expansion, Matrix]:
-    n_outputs = network.check(examples)
-    targets = _targets(examples, n_outputs)
-    chosen = thinned(examples.fitting, n_outputs, network.parameters.total, settings.most_side)
-    own = examples.on(chosen)
-    start = Linearised.of(network, own, targets[chosen])
-    outputs = network.outputs(examples)
-    training = _training(start, settings, outputs[chosen] - targets[chosen])
-    moved = displacement(start, training, stages=settings.stages)
+    begun = begin(network, examples, settings)
+    own, schedule = begun.examples, begun.schedule
+    moved = displacement(begun.start, schedule, stages=settings.stages)
     orders = orders_on(network, examples, moved)
-    held = _held(examples)
-    before = network.outputs(examples, at="initial")
-    parts = [orders[0] - before, orders[1], orders[2]]
+    outputs, before = network.outputs(examples), network.outputs(examples, at="initial")
+    held = judged(examples)
     sums = np.cumsum(orders, axis=0)
     rates = np.sqrt(np.repeat(network.parameters.learning_rates, network.parameters.sizes))
     initial, trained = flat(network.at("initial")) / rates, flat(network.trained) / rates
     kernels = [np.asarray(EffectiveFeatures(network, own, at, "trace").gram()) for at in ("initial", "effective")]
     found = Expansion(
-        step=training.step,
-        time=training.time,
+        step=schedule.step,
+        time=schedule.time,
         matched=settings.time is None,
-        examples=len(chosen),
+        examples=len(own),
         kernel_change=float(np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])),
         displacement=float(np.linalg.norm(trained - initial)),
         relative_displacement=float(np.linalg.norm(trained - initial) / np.linalg.norm(initial)),
         orders=tuple(
-            Order(name, float(np.sqrt(np.mean(np.square(part[held])))), *_scores(outputs[held], total[held]))
-            for name, part, total in zip(("leading", "next", "squared"), parts, sums, strict=True)
+            Order(name, size, *_scores(outputs[held], total[held]))
+            for name, size, total in zip(ORDERS, sizes(orders, before, held), sums, strict=True)
         ),
     )
     return found, orders
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an expansion begins with: the thinned training examples, their targets (n, c), and the training."""
+
+    examples: Examples
+    targets: Matrix
+    start: Linearised
+    schedule: Schedule
+
+
+def begin(network: Network, examples: Examples, settings: ExpansionSettings) -> Begun:
+    """The training that is to be expanded; raises what `expansion` raises."""
+    n_outputs = network.check(examples)
+    targets = _targets(examples, n_outputs)
+    chosen = thinned(examples.fitting, n_outputs, network.parameters.total, settings.most_side)
+    own = examples.on(chosen)
+    start = Linearised.of(network, own, targets[chosen])
+    reached = network.outputs(own) - targets[chosen]
+    return Begun(own, targets[chosen], start, _schedule(start, settings, reached))
+
+
+def sizes(orders: Matrix, before: Matrix, chosen: npt.NDArray[np.int64]) -> list[float]:
+    """Root of the mean square of what each of the orders (3, n, c) adds to the outputs before training (n, c)."""
+    parts = (orders[0] - before, orders[1], orders[2])
+    return [float(np.sqrt(np.mean(np.square(part[chosen])))) for part in parts]
 
 
 def orders_on(network: Network, examples: Examples, moved: Displacement) -> Matrix:
@@ -135,11 +157,11 @@ def _targets(examples: Examples, c: int) -> Matrix:
     return np.asarray(examples.targets, dtype=np.float64).reshape(len(examples), c)
 
 
-def _training(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Training:
+def _schedule(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Schedule:
     """What is asked for, or the flow that leaves the network's own training errors (n, c)."""
     if settings.time is not None:
-        return Training(settings.step, settings.time)
-    return Training(time=matched_time(start, float(np.square(reached).sum() / 2)))
+        return Schedule(settings.step, settings.time)
+    return Schedule(time=matched_time(start, float(np.square(reached).sum() / 2)))
 
 
 def matched_time(start: Linearised, loss: float) -> float:
@@ -148,7 +170,7 @@ def matched_time(start: Linearised, loss: float) -> float:
     along, rest = start.modes.T @ start.residual, float(np.square(start.outside).sum())
 
     def above(log_time: float) -> float:
-        left = Training(time=math.exp(log_time)).left(start.rates) * along
+        left = Schedule(time=math.exp(log_time)).left(start.rates) * along
         return float(np.square(left).sum() + rest) / 2 - loss
 
     first, last = (math.log(share / float(start.rates[-1])) for share in (_SHORTEST, _LONGEST))
@@ -159,7 +181,7 @@ def matched_time(start: Linearised, loss: float) -> float:
     return math.exp(float(brentq(above, first, last)))
 
 
-def _held(examples: Examples) -> npt.NDArray[np.int64]:
+def judged(examples: Examples) -> npt.NDArray[np.int64]:
     """Held-out examples, all where there are not two."""
     training = examples.training
     if training is None or np.count_nonzero(~training) < 2:

@@ -27,7 +27,7 @@ from scipy.special import roots_jacobi
 
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual.perturbation.schedule import Schedule
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Displacement:
         )
 
 
-def displacement(start: Linearised, training: Training, *, stages: int = 10) -> Displacement:
+def displacement(start: Linearised, training: Schedule, *, stages: int = 10) -> Displacement:
     """The displacement after T, in three orders. Raises SettingsError for what `Linearised.check` refuses.
 
     Descent takes T steps of 14 chains of derivatives each. A flow takes implicit Runge-Kutta steps (Radau IIA of order
@@ -99,7 +99,7 @@ def _driving(on: Derivatives, d1: Vector, d2: Vector, bare: Vector, e0: Vector, 
     )
 
 
-def _descent(start: Linearised, training: Training) -> Displacement:
+def _descent(start: Linearised, training: Schedule) -> Displacement:
     on, step = start.on, training.step
     state = _State(*np.zeros((4, on.p)))
     for t in range(int(training.finite(start.rates))):
@@ -115,7 +115,7 @@ def _descent(start: Linearised, training: Training) -> Displacement:
     return Displacement(start.displacement(training), state.second, state.third, state.bare, state.reduced)
 
 
-def _flow(start: Linearised, training: Training, stages: int) -> Displacement:
+def _flow(start: Linearised, training: Schedule, stages: int) -> Displacement:
     on, solver = start.on, _Radau(start, stages)
     state = _State(*np.zeros((4, on.p)))
     for first, length in _intervals(training.finite(start.rates), float(start.rates[-1])):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.dual.perturbation.derivatives import Derivatives
-from feature_lens.dual.perturbation.training import Training
+from feature_lens.dual.perturbation.schedule import Schedule
 from feature_lens.dual.ridge import Spectral
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
@@ -56,7 +56,7 @@ class Linearised:
         found = Spectral.of_kernel(design.gram()) if on.r <= on.p else Spectral.of_columns(design)[0]
         return cls(on, on.value - wanted, found.values, found.vectors)
 
-    def check(self, training: Training) -> None:
+    def check(self, training: Schedule) -> None:
         """Raises SettingsError for a training that leads nowhere: to the end with a kernel that is singular, or descent
         whose step is too large for its largest eigenvalue."""
         largest, smallest = float(self.rates[-1]), float(self.rates[0])
@@ -68,7 +68,7 @@ class Linearised:
         missing = self.on.r - len(self.rates)
         if not training.ends and (missing or smallest <= _SINGULAR * largest):
             raise SettingsError(
-                f"Training to the end needs a kernel of full rank, but its eigenvalues go from {largest:.4g} down to "
+                f"Schedule to the end needs a kernel of full rank, but its eigenvalues go from {largest:.4g} down to "
                 f"{0 if missing else smallest:.4g} on {self.on.r:,} rows; give a finite time, leave out repeated "
                 "examples, or take a wider network."
             )
@@ -78,12 +78,12 @@ class Linearised:
         """The part of the residual (r,) that no change of the parameters reaches to leading order."""
         return self.residual - self.modes @ (self.modes.T @ self.residual)
 
-    def left(self, training: Training, time: float | None = None) -> Vector:
+    def left(self, training: Schedule, time: float | None = None) -> Vector:
         """The residual (r,) at T, or at a time, to leading order."""
         along: Vector = self.modes.T @ self.residual
         return self.residual - self.modes @ ((1 - training.left(self.rates, time)) * along)
 
-    def displacement(self, training: Training, time: float | None = None) -> Vector:
+    def displacement(self, training: Schedule, time: float | None = None) -> Vector:
         """theta - theta0 at T, or at a time, to leading order (p,): one backward pass."""
         along = training.gone(self.rates, time) * (self.modes.T @ self.residual)
         return -self.on.gradient_along(self.modes @ along)

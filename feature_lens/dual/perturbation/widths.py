@@ -18,7 +18,7 @@ import torch
 from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import displacement
 from feature_lens.dual.perturbation.linearised import Linearised
-from feature_lens.dual.perturbation.training import Training, outputs_after, train
+from feature_lens.dual.perturbation.schedule import Schedule, outputs_after, train
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import one_thread
@@ -134,7 +134,7 @@ def _errors(shape: tuple[int, int, int], time: float) -> list[Row]:
 
 def _of_network(depth: int, width: int, seed: int, time: float) -> Iterator[Row]:
     network, (examples, targets, test) = network_of(depth, width, seed), task()
-    training = Training(time=time)
+    training = Schedule(time=time)
     params = train(network, examples, targets, training, tolerance=_TOLERANCE)
     real = outputs_after(network, params, test).ravel()
     points = Derivatives(network, test)

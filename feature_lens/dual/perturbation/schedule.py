@@ -26,7 +26,7 @@ _MOST_STEPS: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Training:
+class Schedule:
     """Full-batch training on 1/2 sum (f - y)^2, without weight decay or momentum.
 
     step: 0 for gradient flow, eta for gradient descent. time: T, the time of a flow or the number of steps of descent;
@@ -40,7 +40,7 @@ class Training:
         if not (math.isfinite(self.step) and self.step >= 0):
             raise SettingsError(f"A step is a positive number, or 0 for gradient flow, but {self.step} came.")
         if math.isnan(self.time) or self.time < 0:
-            raise SettingsError(f"Training takes a time of 0 or more, but {self.time} came; give such a number.")
+            raise SettingsError(f"Schedule takes a time of 0 or more, but {self.time} came; give such a number.")
         if self.step and math.isfinite(self.time) and self.time != int(self.time):
             raise SettingsError(f"Descent takes a whole number of steps, but {self.time} came; round it.")
 
@@ -95,7 +95,7 @@ def train(
     network: Network,
     examples: Examples,
     targets: Vector,
-    training: Training,
+    training: Schedule,
     *,
     alpha: float = 1.0,
     tolerance: float = 1e-10,
