@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | train | extract | kernel | info | export | table | report | app.
+"""The command line: feature-lens demo | train | extract | kernel | theory | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from feature_lens import reading_commands
+from feature_lens import reading_commands, theory_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
 from feature_lens.reading_commands import Overwrite, print_card
 
@@ -132,6 +132,12 @@ def extract(
     flattened: Annotated[
         bool, typer.Option("--flattened", help="With --dual: regressions on whole kernels too, side p or n c.")
     ] = False,
+    trained_step: Annotated[
+        float, typer.Option(help="With --dual: step of the full-batch descent that trained the network; 0: a flow.")
+    ] = 0.0,
+    trained_time: Annotated[
+        float | None, typer.Option(help="Its number of steps, or the flow's time; matched to the loss without.")
+    ] = None,
     kernel: Annotated[
         str | None, typer.Option(help="trace or flattened: also keep the kernel, summed over outputs or whole.")
     ] = None,
@@ -153,6 +159,7 @@ def extract(
     from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run, extraction_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
+    from feature_lens.networks.learning_rates import parsed_rates
 
     if no_neurons and neurons:
         raise SettingsError("Neurons were asked for and left out at the same time; drop --neurons or --no-neurons.")
@@ -167,6 +174,8 @@ def extract(
         factors=factors,
         dual=dual,
         flattened=flattened,
+        trained_step=trained_step,
+        trained_time=trained_time,
         kernel=kernel,
         tile=tile,
         batch_size=batch_size,
@@ -178,7 +187,7 @@ def extract(
         module,
         trained=trained,
         initial=initial,
-        learning_rates=_learning_rates(learning_rate or []),
+        learning_rates=parsed_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # as above
         device=device,
     )
@@ -222,6 +231,7 @@ def kernel(
     from feature_lens.extract_kernel import KernelSettings, extract_kernel, kernel_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
+    from feature_lens.networks.learning_rates import parsed_rates
     from feature_lens.store import check_writable
 
     if not plan:
@@ -230,7 +240,7 @@ def kernel(
         make_module(network),
         trained=trained,
         initial=initial,
-        learning_rates=_learning_rates(learning_rate or []),
+        learning_rates=parsed_rates(learning_rate or []),
         precision=precision,  # type: ignore[arg-type]  # checked where it is used, with a sentence
         device=device,
     )
@@ -243,6 +253,7 @@ def kernel(
     typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 
+app.command(epilog="Example: feature-lens theory digits --out theory")(theory_commands.theory)
 app.command(epilog="Example: feature-lens info digits.h5")(reading_commands.info)
 app.command(epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip")(
     reading_commands.export
@@ -264,24 +275,6 @@ def open_app(
         if not path.exists():
             raise AppError(f"There is no '{path}'; give run files or folders that hold them.")
     _serve(paths, _port(port), base_path)
-
-
-def _learning_rates(entries: list[str]) -> dict[str, float] | str:
-    if entries == ["pdlt"]:
-        return "pdlt"
-    rates: dict[str, float] = {}
-    for entry in entries:
-        pattern, _, value = entry.rpartition("=")
-        try:
-            rate = float(value)
-        except ValueError:
-            rate = None
-        if not pattern or rate is None:
-            raise SettingsError(
-                f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so, or pdlt alone."
-            )
-        rates[pattern] = rate
-    return rates
 
 
 def _tell(path: Path) -> None:

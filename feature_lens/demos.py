@@ -7,10 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feature_lens.errors import OutputError
 from feature_lens.extract import ExtractSettings, SetSettings, extract_run
 from feature_lens.networks.zoo import ZOO, ZooNet
-from feature_lens.store import check_writable, write_bytes
+from feature_lens.store import check_folder, check_writable, write_bytes
 
 
 def demo_run(
@@ -44,12 +43,7 @@ def train_into(
     same names are replaced one by one, and nothing else is touched.
     """
     net = ZOO[name].from_text(recipe)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"A folder was wanted, but '{folder}' is a file; choose another name.")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(
-            f"The folder '{folder}' is not empty; choose another, or allow its files to be replaced with --overwrite."
-        )
+    check_folder(folder, overwrite)
     files = net.files(net.train(_bar, snapshots))
     folder.mkdir(parents=True, exist_ok=True)
     return [write_bytes(content, folder / file, overwrite) for file, content in files.items()]

@@ -188,6 +188,8 @@ def test_studies_refuse_what_they_cannot_do() -> None:
         WidthSettings(time=0)
     with pytest.raises(SettingsError, match="descent, sgd or adamw"):
         Algorithm("adam", 0.1)
+    with pytest.raises(SettingsError, match="at least one step"):
+        AlgorithmSettings(most_steps=0)
     examples, targets, test = task(4, 4)
     network = network_of(1, 8, 0)
     with pytest.raises(SettingsError, match="must differ"):

@@ -46,9 +46,10 @@ ROOMS: dict[str, set[str]] = {
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
     "reading_commands": {"store", "analysis"},
+    "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
     "cli": {
         *("networks", "features", "dual", "store", "analysis", "settings"),
-        *("extract", "extract_kernel", "demos", "reading_commands", "app"),
+        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "app"),
     },
     "app": {"store", "analysis"},
 }
@@ -62,7 +63,8 @@ LIBRARIES: dict[str, set[str]] = {
     "streamlit": {"app"},
     "altair": {"app"},
     "networkx": {"analysis"},
-    "typer": {"cli", "reading_commands"},
+    "typer": {"cli", "reading_commands", "theory_commands"},
+    "matplotlib": {"analysis"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
     "scipy": {"features", "dual", "analysis"},
     "sklearn": {"networks", "features", "dual", "analysis"},
@@ -204,7 +206,7 @@ PUBLIC = {
     "feature_lens.dual.perturbation": """
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
-    "feature_lens.store": "RunFile check_writable kernel_file specification write_bytes write_run",
+    "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity
         SheetGeometry TABLES TableRequest alt_text at_rank best_matches class_colour class_figures class_profile contact_sheet default_view

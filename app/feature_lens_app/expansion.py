@@ -37,6 +37,12 @@ def show_expansion(run: Run) -> None:
         for row in expansion_beside(run).to_dict("records")
     ]
     st.html(views.table(["held-out examples", "R2", "agreement"], rows, numbers=[1, 2]))
+    training = len(run.examples.fitting)
+    if found.examples < training:
+        views.quiet(
+            f"The expansion is of training on {found.examples:,} of the {training:,} training examples, evenly spread; the "
+            "regressions are fitted on all of them."
+        )
     c = int(run.outputs.shape[1])
     output = address.select(
         "Output",

@@ -23,6 +23,7 @@ NAMES = {
     "dual": "Dual",
     "compare": "Compare",
     "export": "Export",
+    "learn": "Learn",
 }
 
 

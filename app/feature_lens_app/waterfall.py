@@ -38,5 +38,5 @@ def show_waterfall(run: Run, example: int, output: int, by: By, sums: Closing) -
     ends = pd.DataFrame({"at": [sums.initial, sums.output], "name": ["before training", "output"]})
     rules = alt.Chart(ends).mark_rule(color="#222428", strokeDash=[3, 3]).encode(x="at:Q", tooltip=["name:N", "at:Q"])
     show_chart(
-        bars + rules, 60 + 24 * len(steps), "Contributions as steps from the output before training to the output"
+        bars + rules, 110 + 26 * len(steps), "Contributions as steps from the output before training to the output"
     )

@@ -90,6 +90,25 @@ def _r2(value: float) -> str:
     return f"{value:.3f}" if value >= -1 else "below -1"
 
 
+def course_sentence(course: pd.DataFrame) -> str:
+    """In one sentence up to when the expansion holds along a flow: the last time before its next-to-leading terms
+    outgrow the leading ones, from the rows of a course."""
+    small = course["next"] <= _HOLDS * course["leading"]
+    needed = course["loss"].iloc[-1]
+    if small.all():
+        return f"It holds for all of the flow, whose training loss falls to {needed:.1%} to leading order."
+    first = int((~small).to_numpy().argmax())
+    if first == 0:
+        return (
+            f"It breaks down before a time of {course['time'][0]:.3g}, when the training loss to leading order has fallen "
+            f"to {course['loss'][0]:.1%}; the network's own is at {needed:.1%}."
+        )
+    return (
+        f"It holds up to a time of about {course['time'][first - 1]:.3g}, when the training loss to leading order has fallen "
+        f"to {course['loss'][first - 1]:.1%} only; the network's own is at {needed:.1%}."
+    )
+
+
 def _times(ratio: float) -> str:
     if ratio < 0.01:
         return "less than 0.01 times"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -32,6 +32,25 @@ def rates_of(module: torch.nn.Module, params: Params, spec: Mapping[str, float] 
     return tuple(
         next((float(rate) for pattern, rate in spec.items() if fnmatchcase(name, pattern)), 1.0) for name in params
     )
+
+
+def parsed_rates(entries: Sequence[str]) -> dict[str, float] | str:
+    """What `rates_of` takes, from texts PATTERN=VALUE or "pdlt" alone; raises SettingsError for other texts."""
+    if list(entries) == ["pdlt"]:
+        return "pdlt"
+    rates: dict[str, float] = {}
+    for entry in entries:
+        pattern, _, value = entry.rpartition("=")
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = None
+        if not pattern or rate is None:
+            raise SettingsError(
+                f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so, or pdlt alone."
+            )
+        rates[pattern] = rate
+    return rates
 
 
 def _fans_in(module: torch.nn.Module, params: Params) -> list[float]:

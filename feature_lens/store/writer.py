@@ -61,6 +61,19 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     return target
 
 
+def check_folder(path: Path | str, overwrite: bool = False) -> Path:
+    """The path of a folder that files can be put into; raises OutputError where it is a file, or holds something and
+    that was not allowed."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"A folder was wanted, but '{folder}' is a file; choose another name.")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(
+            f"The folder '{folder}' is not empty; choose another, or allow its files to be replaced with --overwrite."
+        )
+    return folder
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or in_brief(error)
 

@@ -63,6 +63,13 @@ class AlgorithmSettings:
     features: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.most_steps < 1 or self.features < 1:
+            raise SettingsError(
+                f"Algorithms take at least one step and have at least one feature compared, but {self.most_steps} and "
+                f"{self.features} came; give numbers of at least 1."
+            )
+
 
 @dataclass(frozen=True)
 class AlgorithmStudy:
@@ -119,6 +126,7 @@ def _studied(
     progress: Callable[[Iterable[Algorithm]], Iterable[Algorithm]],
 ) -> AlgorithmStudy:
     start = Linearised.of(network, examples, targets)
+    test = replace(test, training=None)  # features are those of the test examples alone
     chosen = tuple(default_algorithms(float(start.rates[-1])) if algorithms is None else algorithms)
     k, names = settings.features, [one.name for one in chosen]
     if not names or len(set(names)) < len(names):

@@ -26,7 +26,7 @@ def expansion_course(
     network: Network,
     examples: Examples,
     settings: ExpansionSettings | None = None,
-    points: int = 6,
+    points: int = 8,
     progress: Callable[[Iterable[float]], Iterable[float]] = lambda times: times,
 ) -> pd.DataFrame:
     """One row for each of some times of a flow, each 4 times the one before, up to that of `settings`.

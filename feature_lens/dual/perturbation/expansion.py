@@ -111,7 +111,7 @@ class Begun:
 def begin(network: Network, examples: Examples, settings: ExpansionSettings) -> Begun:
     """The training that is to be expanded; raises what `expansion` raises."""
     n_outputs = network.check(examples)
-    targets = _targets(examples, n_outputs)
+    targets = targets_of(examples, n_outputs)
     chosen = thinned(examples.fitting, n_outputs, network.parameters.total, settings.most_side)
     own = examples.on(chosen)
     start = Linearised.of(network, own, targets[chosen])
@@ -144,7 +144,7 @@ def thinned(positions: npt.NDArray[np.int64], c: int, p: int, most_side: int) ->
     return positions[np.linspace(0, len(positions) - 1, most).astype(np.int64)]
 
 
-def _targets(examples: Examples, c: int) -> Matrix:
+def targets_of(examples: Examples, c: int) -> Matrix:
     """(n, c): one-hot labels, or real targets."""
     if examples.labels is not None and c > 1:
         made: Matrix = np.eye(c)[examples.labels]
