@@ -138,6 +138,9 @@ def extract(
     trained_time: Annotated[
         float | None, typer.Option(help="Its number of steps, or the flow's time; matched to the loss without.")
     ] = None,
+    trained_otherwise: Annotated[
+        str, typer.Option(help="How else it was trained, such as 'AdamW, cross-entropy'; then it has no expansion.")
+    ] = "",
     kernel: Annotated[
         str | None, typer.Option(help="trace or flattened: also keep the kernel, summed over outputs or whole.")
     ] = None,
@@ -176,6 +179,7 @@ def extract(
         flattened=flattened,
         trained_step=trained_step,
         trained_time=trained_time,
+        trained_otherwise=trained_otherwise,
         kernel=kernel,
         tile=tile,
         batch_size=batch_size,

@@ -87,7 +87,8 @@ class ExtractSettings:
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
     value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
     regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
-    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without.
+    descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without;
+    trained_otherwise: how the network was trained where that is none of these, in words, and then there is no expansion.
     kernel: keep the kernel between all examples, summed over outputs ("trace") or of all rows ("flattened"); it goes
     to the file block by block. tile: examples per tile, chosen from the sizes without; it shapes rounding.
     batch_size: examples taken together; workers: sets computed at a time; neither changes a value. memory: MiB that
@@ -104,6 +105,7 @@ class ExtractSettings:
     flattened: bool = False
     trained_step: float = 0.0
     trained_time: float | None = None
+    trained_otherwise: str = ""
     kernel: str | None = None
     tile: int | None = None
     batch_size: int = 256
@@ -113,7 +115,8 @@ class ExtractSettings:
 
     def of_dual(self) -> DualSettings:
         """Those of the dual model; raises SettingsError for a training that is none."""
-        return DualSettings(flattened=self.flattened, expansion=ExpansionSettings(self.trained_step, self.trained_time))
+        wanted = ExpansionSettings(self.trained_step, self.trained_time, otherwise=self.trained_otherwise)
+        return DualSettings(flattened=self.flattened, expansion=wanted)
 
     def shaping(self) -> dict[str, object]:
         """The settings that shape values, as plain data: all but batch_size and workers."""

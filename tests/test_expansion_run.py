@@ -111,6 +111,11 @@ def test_without_initial_parameters_there_is_none_and_a_singular_one_is_a_remark
     assert fast.dual is not None
     assert fast.dual.expansion is None
     assert any("diverges" in remark for remark in fast.dual.remarks)
+    other = replace(SETTINGS, trained_otherwise="AdamW, cross-entropy")
+    refused = compute_run(_network(), _examples(), other, progress=False)
+    assert refused.dual is not None
+    assert refused.dual.expansion is None
+    assert any("trained otherwise (AdamW, cross-entropy)" in remark for remark in refused.dual.remarks)
 
 
 def test_the_training_belongs_to_the_dual_model() -> None:

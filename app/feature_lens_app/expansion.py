@@ -27,7 +27,7 @@ HEAD = "The trained function in closed form"
 def show_expansion(run: Run) -> None:
     """Verdict, table and one output's predictions, example by example; a line that says why where there is none."""
     if run.dual is None or run.dual.expansion is None:
-        views.head(HEAD, "This run holds no expansion about the initial parameters: it needs them, and targets.")
+        views.head(HEAD, "This run holds no expansion about the initial parameters; a remark below says why.")
         return
     found = expansion_of(run)
     views.head(HEAD, f"{training_of(found)} The Learn page explains the orders.")

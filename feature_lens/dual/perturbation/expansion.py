@@ -40,12 +40,14 @@ class ExpansionSettings:
     step: 0 for gradient flow, else of descent. time: T; None takes the time of a flow after which the training loss to
     leading order is the network's own. most_side: training examples are thinned until the smaller of rows and
     parameters is at most this, since an eigenproblem of that side is solved. stages: of every step in time.
+    otherwise: how the network was trained where that is none of this, in words; it is then refused.
     """
 
     step: float = 0.0
     time: float | None = None
     most_side: int = 1024
     stages: int = 5
+    otherwise: str = ""
 
     def __post_init__(self) -> None:
         if self.time is not None:
@@ -64,7 +66,8 @@ def expansion(
     1 / width adds (e1 and the reduced e2 of `hierarchy`), and what is of second order in dNTK (the rest of e2).
 
     Class labels are taken as one-hot targets. Raises NetworkError where theta0 is not known or higher derivatives
-    cannot be taken, ExamplesError without targets, SettingsError for a step that diverges. Cost: that of
+    cannot be taken, ExamplesError without targets, SettingsError for a step that diverges or another kind of training.
+    Cost: that of
     `displacement` on the thinned training set, and some 20 passes of all examples.
     """
     with one_thread():
@@ -110,6 +113,12 @@ class Begun:
 
 def begin(network: Network, examples: Examples, settings: ExpansionSettings) -> Begun:
     """The training that is to be expanded; raises what `expansion` raises."""
+    if settings.otherwise:
+        raise SettingsError(
+            "The expansion is of full-batch gradient descent or flow on the squared loss without momentum or weight decay, "
+            f"but this network was trained otherwise ({settings.otherwise}); contributions, regressions and features need "
+            "none of this."
+        )
     n_outputs = network.check(examples)
     targets = targets_of(examples, n_outputs)
     chosen = thinned(examples.fitting, n_outputs, network.parameters.total, settings.most_side)
