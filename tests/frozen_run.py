@@ -1,24 +1,27 @@
 """The runs in tests/frozen: every data set that a minor version of schema version 1 knows, made by formulas alone.
 
-The files were written by `python tests/frozen_run.py tests/frozen/run_v1.h5`, and `run_v1_1.h5 1`, when that version was
-frozen, and are not to be written again: what is frozen is that a file of that day stays readable. A later schema version
+The files were written by `python tests/frozen_run.py tests/frozen/run_v1.h5`, `run_v1_1.h5 1` and `run_v1_2.h5 2`, when
+that version was frozen, and are not to be written again: what is frozen is that a file of that day stays readable. A later schema version
 adds a file of its own.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
 
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
+from feature_lens.dual_record import DualRecord, Expansion, Fidelity, Order, Ticket
 from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import Card, FeatureSet
-from feature_lens.run_contents import RunContents
+from feature_lens.run_contents import KeptKernel, RunContents
 from feature_lens.store import schema, write_run
 from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
 
 SIZES = {"n": 12, "k": 2, "v": 2, "m": 3, "q": 2, "c": 2, "p": 9, "l": 2, "b": 4, "s": 2, "...": 9}
+SIZES |= {"a": 8, "g": 2, "u": 3, "e": 2, "f": 2, "z": 1}
 
 
 def column(element: schema.Element, place: int) -> np.ndarray:
@@ -50,6 +53,25 @@ def factors() -> WeightFactors:
         Share(gradient=numbers(1, 12, 2), entry=np.array([1])),
     )
     return WeightFactors(shares, 2, 12, 2)
+
+
+def dual() -> DualRecord:
+    """A dual model with every column that version 1.2 knows, an expansion to the end, and figures that are not there."""
+    columns: dict[str, Column] = {
+        e.name: column(e, place) for place, e in enumerate(schema.DUAL) if not e.name.startswith("ticket/")
+    }
+    columns["strongest/weight"] = np.asarray(columns["strongest/weight"]) % 9
+    fitted = Fidelity("effective", "trace", "distillation", "bare", 1e-8, 0.5, 0.75, None, 0.25)
+    orders = tuple(Order(name, 0.5, -2.0, None) for name in ("leading", "next", "squared"))
+    return DualRecord(
+        (fitted, Fidelity("initial", "flattened", "labels", "expanded", 0.1, 0.0, 0.125, 0.5, None)),
+        fitted,
+        ("a note",),
+        ("a remark on the dual model",),
+        (Ticket("contribution", "sum", 4, 0.5, 0.75, None, 0.25), Ticket("eigen", "sum", 1, 0.125, None, None, None)),
+        columns,
+        Expansion(0.25, math.inf, False, 8, 0.5, 1.5, 0.125, orders),
+    )
 
 
 def contents(minor: int = 0) -> RunContents:
@@ -94,7 +116,11 @@ def contents(minor: int = 0) -> RunContents:
     if minor >= 1:
         own = {**columns, "values": FactoredValues(factors(), views)}
         sets["factored"] = FeatureSet("factored", views, card, own, table)
-    return RunContents("frozen", network, examples, np.arange(24).reshape(12, 2) / 8, sets, provenance)
+    outputs = np.arange(24).reshape(12, 2) / 8
+    if minor < 2:
+        return RunContents("frozen", network, examples, outputs, sets, provenance)
+    kernel = KeptKernel("trace", np.arange(144, dtype=np.float64).reshape(12, 12))
+    return RunContents("frozen", network, examples, outputs, sets, provenance, dual(), kernel)
 
 
 if __name__ == "__main__":

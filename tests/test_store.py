@@ -1,6 +1,6 @@
 """The run file: what is written is read back, by us and by plain h5py; damage is told and nothing is ever lost.
 
-`tests/frozen/run_v1.h5` and `run_v1_1.h5` are files of schema versions 1.0 and 1.1 as they were written when those were
+`tests/frozen/run_v1.h5`, `run_v1_1.h5` and `run_v1_2.h5` are files of schema versions 1.0 to 1.2 as they were written when those were
 frozen; `tests/frozen_run.py` says how they were made and what is in them.
 """
 
@@ -30,6 +30,7 @@ from feature_lens.store.seal import sealed
 
 FROZEN = Path(__file__).with_name("frozen") / "run_v1.h5"
 FROZEN_1_1 = FROZEN.with_name("run_v1_1.h5")
+FROZEN_1_2 = FROZEN.with_name("run_v1_2.h5")
 # Of features 0 and 1 on the first three examples, by hand.
 FROZEN_VALUES = ([-1.5625, 0.9375, -2.15625], [-2.3125, 0.84375, 0.0625])
 SEAL = 85
@@ -233,6 +234,23 @@ def test_the_frozen_file_of_version_1_1_stays_readable() -> None:
         assert factored.keeps_factors
         assert factored.values(0, "score")[:3].tolist() == FROZEN_VALUES[0]
         assert factored.values(1, "output:0")[:3].tolist() == FROZEN_VALUES[1]
+
+
+def test_the_frozen_file_of_version_1_2_stays_readable() -> None:
+    wanted = frozen_run.dual()
+    with RunFile(FROZEN_1_2) as run:
+        _same(run, frozen_run.contents(2))
+        assert set(run.sets["all"].columns) == {element.name for element in frozen_run.known(2)}
+        assert run.dual is not None
+        assert (run.dual.fidelities, run.dual.fitted) == (wanted.fidelities, wanted.fitted)
+        assert (run.dual.notes, run.dual.remarks, run.dual.tickets) == (wanted.notes, wanted.remarks, wanted.tickets)
+        assert run.dual.expansion == wanted.expansion
+        assert run.dual.columns.keys() == wanted.columns.keys()
+        for name, values in wanted.columns.items():
+            np.testing.assert_array_equal(np.asarray(run.dual.columns[name]), np.asarray(values), err_msg=name)
+        assert run.kernel is not None
+        assert run.kernel.outputs == "trace"
+        assert np.asarray(run.kernel.value[:])[11].tolist() == list(range(132, 144))
 
 
 def test_eight_threads_read_right_values(good: bytes, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from feature_lens.dual.targets import label_targets
 from feature_lens.examples import Column, Examples
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.unit import units_of
@@ -82,11 +83,7 @@ class _Judge:
         self.predicted = self.outputs.argmax(axis=1)
         c = self.outputs.shape[1]
         self._labels = self.examples.labels if c > 1 else None
-        self._targets: Matrix | None = None
-        if self._labels is not None:
-            self._targets = np.eye(c)[self._labels]
-        elif self.examples.targets is not None and self.examples.targets.size == self.outputs.size:
-            self._targets = np.asarray(self.examples.targets, dtype=np.float64).reshape(self.outputs.shape)
+        self._targets = label_targets(self.examples, c)
 
     def loss(self, outputs: Matrix) -> float:
         if self._targets is None:

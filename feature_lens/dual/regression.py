@@ -18,6 +18,7 @@ from sklearn.metrics import r2_score
 
 from feature_lens.dual.beside import Beside
 from feature_lens.dual.ridge import RIDGES, Ridge, Spectral, fit_ridge
+from feature_lens.dual.targets import label_targets
 from feature_lens.dual_record import KERNELS, Fidelity
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -142,16 +143,13 @@ def _open_ends(found: Sequence[Fidelity], ridges: Sequence[float]) -> Iterator[s
 def _task(network: Network, examples: Examples) -> _Task:
     outputs = network.outputs(examples)
     targets: dict[Target, Matrix] = {"distillation": outputs}
-    labels = examples.labels if outputs.shape[1] > 1 else None
-    if labels is not None:
-        targets["labels"] = np.eye(outputs.shape[1])[labels]
-    elif examples.targets is not None and examples.targets.size == outputs.size:
-        targets["labels"] = np.asarray(examples.targets, dtype=np.float64).reshape(outputs.shape)
+    if (wanted := label_targets(examples, outputs.shape[1])) is not None:
+        targets["labels"] = wanted
     return _Task(
         outputs,
         None if network.initial is None else network.outputs(examples, at="initial"),
         targets,
-        labels,
+        examples.labels if outputs.shape[1] > 1 else None,
         examples.fitting,
         np.flatnonzero(~np.asarray(examples.training)),
     )

@@ -16,6 +16,7 @@ from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import Displacement, displacement
 from feature_lens.dual.perturbation.linearised import Linearised
 from feature_lens.dual.perturbation.schedule import Schedule
+from feature_lens.dual.targets import label_targets
 from feature_lens.dual_record import Expansion, Order
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -154,16 +155,14 @@ def thinned(positions: npt.NDArray[np.int64], c: int, p: int, most_side: int) ->
 
 
 def targets_of(examples: Examples, c: int) -> Matrix:
-    """(n, c): one-hot labels, or real targets."""
-    if examples.labels is not None and c > 1:
-        made: Matrix = np.eye(c)[examples.labels]
-        return made
-    if examples.targets is None or examples.targets.size != len(examples) * c:
+    """(n, c): one-hot labels, or real targets; raises ExamplesError where there are none."""
+    made = label_targets(examples, c)
+    if made is None:
         raise ExamplesError(
             f"An expansion needs targets, class labels or {c} real numbers for each example, but there are none; give "
             "them with the examples."
         )
-    return np.asarray(examples.targets, dtype=np.float64).reshape(len(examples), c)
+    return made
 
 
 def _schedule(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Schedule:
