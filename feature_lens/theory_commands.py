@@ -55,12 +55,14 @@ def theory(
     if out is not None:
         from feature_lens.store import check_folder
 
-        check_folder(out, overwrite)
+        check_folder(out, overwrite).mkdir(parents=True, exist_ok=True)
     own = _own(name, network, data, trained, initial, learning_rate or [])
     if algorithms:
         files = _algorithms(own, most_steps)
     elif own is None:
-        files = _widths(_numbers(widths, "widths"), _numbers(depths, "depths"), seeds, time or 3.0, workers)
+        files = _widths(
+            _numbers(widths, "widths"), _numbers(depths, "depths"), seeds, 3.0 if time is None else time, workers
+        )
     else:
         files = _network(*own, time, side)
     if out is not None:
@@ -79,6 +81,10 @@ def _own(
     if (factory is None) != (data is None) or (name is not None and factory is not None):
         raise SettingsError(
             "A network is the name of one of the zoo, or --network and --data together; give one of these, or neither."
+        )
+    if factory is None and (trained is not None or initial is not None or learning_rate):
+        raise SettingsError(
+            "Checkpoints and learning rates belong to a network of your own, but none was given; give --network and --data."
         )
     if name is not None:
         from feature_lens.networks.zoo import ZOO
@@ -111,7 +117,7 @@ def _widths(
     )
     _show(table)
     typer.echo("\n" + "\n".join(f"{name:8} {words}" for name, words in PREDICTIONS.items()))
-    for depth, of_depth in table.groupby("depth"):
+    for depth, of_depth in table.groupby("depth") if len(set(widths)) > 1 else ():
         own = of_depth.set_index("prediction")["slope"]
         typer.echo(
             f"With {depth} hidden layer{'s' if depth != 1 else ''} the error of leading order falls as width to the power "
@@ -136,16 +142,19 @@ def _network(network: Network, examples: Examples, time: float | None, side: int
     settings = ExpansionSettings(time=time, most_side=side)
     found, _ = expansion(network, examples, settings)
     course = expansion_course(network, examples, settings, progress=lambda times: _bar(times, "time"))
-    for sentence in (verdict_on(found), training_of(found), best_order(found), course_sentence(course)):
+    for sentence in (
+        LIMITS,
+        training_of(found),
+        verdict_on(found),
+        best_order(found),
+        course_sentence(course, found.matched),
+    ):
         typer.echo(sentence)
-    typer.echo(
-        f"Parameters moved by {found.displacement:.3g}, {found.relative_displacement:.2g} times the size they began with.\n"
-    )
+    typer.echo("")
     orders = order_table(found)
     _show(orders)
     typer.echo("")
     _show(course)
-    typer.echo(f"\n{LIMITS}")
     return {"orders.csv": _csv(orders), "course.csv": _csv(course), "course.png": course_figure(course)}
 
 
@@ -214,7 +223,6 @@ def _csv(table: Any) -> bytes:
 def _write(files: Mapping[str, bytes], folder: Path, overwrite: bool) -> None:
     from feature_lens.store import write_bytes
 
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_bytes(content, folder / name, overwrite)
     typer.echo(f"\nWrote {', '.join(files)} to {folder}.")

@@ -247,6 +247,7 @@ def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path
                 before = tab.parameter("format")
                 tab.choose("segments", "Format", words)
                 tab.wait_parameter("format", before)  # a click on a page about to be drawn again would be lost
+                tab.settle()
             name = export_name(run, request, format)
             with tab.page.expect_download() as waiting:
                 tab.page.get_by_role("button", name=f"Download {name}", exact=True).click()

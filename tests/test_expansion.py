@@ -59,7 +59,7 @@ def test_a_wide_network_is_what_the_expansion_says(flowed: tuple[Network, Exampl
         assert order.agreement is None
     assert found.orders[1].size == pytest.approx(np.sqrt(np.mean(orders[1][held] ** 2)))
     assert (found.step, found.time, found.matched, found.examples) == (0.0, 2.0, False, 6)
-    assert verdict_on(found).startswith("The network is where the expansion holds")
+    assert verdict_on(found).startswith("The expansion holds for this network: ")
     assert "against" in best_order(found)
     assert "the expansion to leading order" not in best_order(found)
 
@@ -131,11 +131,20 @@ def test_what_has_no_expansion_says_why(flowed: tuple[Network, Examples, np.ndar
         ExpansionSettings(step=0.1)
     with pytest.raises(SettingsError, match="whole number"):
         ExpansionSettings(step=0.1, time=0.5)
+    with pytest.raises(SettingsError, match="both were said"):
+        ExpansionSettings(time=1.0, otherwise="AdamW")
+    with pytest.raises(SettingsError, match="At least one row"):
+        ExpansionSettings(most_side=0)
 
 
 @pytest.mark.parametrize(
     ("sizes", "said"),
-    [((1.0, 0.1, 0.01), "where the expansion holds"), ((1, 0.5, 0.1), "at the edge"), ((1.0, 2.0, 9.0), "far from")],
+    [
+        ((1.0, 0.1, 0.01), "The expansion holds for the training it is of"),
+        ((1, 0.5, 0.1), "The expansion is at the edge of where it holds for the training it is of"),
+        ((1.0, 2.0, 9.0), "far from"),
+        ((0.0, 1.0, 0.0), "far from"),
+    ],
 )
 def test_verdicts_follow_the_sizes_of_successive_orders(
     flowed: tuple[Network, Examples, np.ndarray], sizes: tuple[float, ...], said: str
@@ -146,6 +155,9 @@ def test_verdicts_follow_the_sizes_of_successive_orders(
     assert said in verdict_on(changed)
     assert "below -1" in best_order(changed)
     assert list(order_table(changed)["size"]) == list(sizes)
+    near = replace(changed, orders=tuple(replace(one, r2=0.99) for one in orders), kernel_change=0.05)
+    assert ("for this network" in verdict_on(near)) == (said != "far from")
+    assert "for this network" not in verdict_on(replace(near, kernel_change=0.9))
 
 
 def test_errors_fall_with_width_as_the_orders_say() -> None:
@@ -182,6 +194,9 @@ def test_descent_by_two_steps_comes_out_alike_and_adamw_does_not() -> None:
 
 
 def test_studies_refuse_what_they_cannot_do() -> None:
+    training = Schedule(time=0.0)
+    still = train(network_of(1, 4, 0), task(4, 4)[0], task(4, 4)[1], training)
+    assert all(torch.equal(still[name], value) for name, value in network_of(1, 4, 0).trained.items())
     with pytest.raises(SettingsError, match="Each width is a number of at least 1"):
         WidthSettings(widths=(0,))
     with pytest.raises(SettingsError, match="for a time above 0"):

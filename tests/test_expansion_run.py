@@ -111,11 +111,19 @@ def test_without_initial_parameters_there_is_none_and_a_singular_one_is_a_remark
     assert fast.dual is not None
     assert fast.dual.expansion is None
     assert any("diverges" in remark for remark in fast.dual.remarks)
-    other = replace(SETTINGS, trained_otherwise="AdamW, cross-entropy")
+    other = replace(SETTINGS, trained_otherwise="AdamW, cross-entropy", trained_step=0.0, trained_time=None)
     refused = compute_run(_network(), _examples(), other, progress=False)
     assert refused.dual is not None
     assert refused.dual.expansion is None
     assert any("trained otherwise (AdamW, cross-entropy)" in remark for remark in refused.dual.remarks)
+
+
+def test_an_expansion_that_is_not_finite_is_a_remark() -> None:
+    examples = replace(_examples(), targets=1e130 * np.random.default_rng(0).standard_normal((24, 3)))
+    found = compute_run(_network(), examples, replace(SETTINGS, sets=(), neurons=None), progress=False)
+    assert found.dual is not None
+    assert found.dual.expansion is None
+    assert any("The expansion is not finite" in remark for remark in found.dual.remarks)
 
 
 def test_the_training_belongs_to_the_dual_model() -> None:
@@ -138,6 +146,17 @@ DAMAGE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "no figure": (_attribute(lambda text: text.replace('"matched": false', '"matched": "no"')), "is no figure"),
     "words for a size": (_attribute(lambda text: text.replace('"r2": ', '"r2": "large", "x": ')), "is no figure"),
     "null": (_attribute(lambda _: "null"), "only a part of its expansion"),
+    "a number among the orders": (
+        _attribute(lambda text: text.replace('"orders": [', '"orders": [1, ')),
+        "lacks the orders",
+    ),
+    "no float": (_attribute(lambda text: text.replace('"step": 0.01', '"step": 1' + "0" * 400)), "is no figure"),
+    "a truth": (_attribute(lambda text: text.replace('"step": 0.01', '"step": true')), "is no figure"),
+    "not finite": (_attribute(lambda text: text.replace('"step": 0.01', '"step": NaN')), "is no figure"),
+    "a part of an example": (
+        _attribute(lambda text: text.replace('"examples": 18', '"examples": 1.5')),
+        "is no figure",
+    ),
 }
 
 
@@ -191,13 +210,15 @@ def test_a_course_ends_where_the_expansion_is_and_is_held_against_real_training(
     ("sizes", "said"),
     [
         ((0.1, 0.2, 0.2), "all of the flow"),
-        ((0.5, 2, 9), "breaks down before"),
+        ((0.5, 2, 9), "not small even at a time of about 1"),
         ((0.1, 0.2, 9), "up to a time of about 2"),
     ],
 )
 def test_courses_in_words(sizes: tuple[float, ...], said: str) -> None:
     course = pd.DataFrame({"time": [1.0, 2.0, 3.0], "loss": [0.9, 0.5, 0.1], "leading": [1.0] * 3, "next": sizes})
-    assert said in course_sentence(course)
+    assert said in course_sentence(course, True)
+    assert ("the network's own is" in course_sentence(course, True)) == ("all of" not in said)
+    assert "the network's own" not in course_sentence(course, False)
 
 
 NET = ("--network", "net.py:net", "--data", "net.py:data", "--initial", "trained.pt")
@@ -206,7 +227,7 @@ NET = ("--network", "net.py:net", "--data", "net.py:data", "--initial", "trained
 def test_theory_of_ones_own_network(invoke: Invoke, here: Path) -> None:
     status, out, _ = invoke("theory", *NET, "--time", "1", "--side", "12", "--out", "found")
     assert status == 0
-    assert "the expansion holds" in out
+    assert "but the network is not what that training gives" in out
     assert "Gradient flow for a time of 1 on 4 training examples" in out
     assert LIMITS in out
     assert sorted(path.name for path in (here / "found").iterdir()) == ["course.csv", "course.png", "orders.csv"]
@@ -239,6 +260,11 @@ def test_theory_over_widths_and_algorithms(invoke: Invoke, here: Path) -> None:
         (("--network", "net.py:net"), "one of these, or neither"),
         (("--network", "net.py:net", "--data", "net.py:data"), "before training"),
         (("--widths", "8,x"), "whole numbers"),
+        (("--widths", "8,8"), "named once"),
+        (("--time", "0"), "for a time above 0"),
+        (("--trained", "trained.pt"), "network of your own"),
+        ((*NET, "--time", "0"), "for a time above 0"),
+        ((*NET, "--side", "0"), "At least one row"),
         (("--widths", "0"), "at least 1"),
         (("--out", "net.py"), "is a file"),
         (

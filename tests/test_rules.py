@@ -333,8 +333,7 @@ def test_kernels_between_two_sets_of_examples_and_of_each_output() -> None:
         _close(of_tensor[name], own @ own.T)
 
 
-@pytest.mark.parametrize("memory", [1 << 17, 1 << 29])
-@pytest.mark.parametrize("outputs", ["flattened", "trace"])
+@pytest.mark.parametrize(("memory", "outputs"), [(1 << 17, "flattened"), (1 << 29, "trace")])
 def test_no_bit_depends_on_workers_whatever_the_memory(memory: int, outputs: str) -> None:
     one, four = (
         _design(_Positions, _tokens(7, 4)(70), outputs, memory=memory, workers=workers)[0] for workers in (1, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -28,8 +29,10 @@ _UP_TO: Final = {
     "next": "to next-to-leading order",
     "squared": "with second order in dNTK",
 }
-# Sizes of the terms after the leading one, relative to it, up to which the expansion is said to hold, and to break down.
+# Sizes of the terms after the leading one, relative to it, up to which the expansion is said to hold, and to break down;
+# how much the network's kernel may have changed, and how much of its outputs the expansion must say, to hold for it too.
 _HOLDS, _FAILS = 0.3, 1.0
+_CHANGED, _SAID = 0.3, 0.9
 
 
 def expansion_of(run: RunContents) -> Expansion:
@@ -51,27 +54,41 @@ def order_table(expansion: Expansion) -> pd.DataFrame:
 
 
 def verdict_on(expansion: Expansion) -> str:
-    """In one sentence whether the expansion holds for this network, with the figures that say so."""
+    """In one sentence whether the expansion holds for the training it is of, and for the network, with the figures that
+    say so."""
     leading, *others = (one.size for one in expansion.orders)
-    ratios = [size / leading if leading else 0.0 for size in others]
+    ratios = [size / leading if leading else math.inf for size in others]
     figures = (
         f"the next-to-leading terms are {_times(ratios[0])} as large as the leading ones, those of second order in dNTK "
         f"{_times(ratios[1])}"
     )
-    changed = f"the kernel changed by {expansion.kernel_change:.0%} in training"
-    if max(ratios) <= _HOLDS:
-        return f"The network is where the expansion holds: {figures}, and {changed}."
-    if max(ratios) < _FAILS:
-        return f"The network is at the edge of where the expansion holds: {figures}, and {changed}."
-    return f"The network is far from where the expansion holds: {figures}, and {changed}, so its features were learnt beyond it."
+    changed = f"its kernel changed by {_changed(expansion.kernel_change)} and its parameters moved by "
+    changed += f"{expansion.displacement:.3g}, {expansion.relative_displacement:.2g} times their size"
+    if max(ratios) >= _FAILS:
+        return f"The network is far from where the expansion holds: {figures}; {changed}, so its features were learnt beyond it."
+    reaches = "holds for" if max(ratios) <= _HOLDS else "is at the edge of where it holds for"
+    best = max(one.r2 for one in expansion.orders)
+    if expansion.kernel_change <= _CHANGED and best >= _SAID:
+        return f"The expansion {reaches} this network: {figures}; {changed}."
+    return (
+        f"The expansion {reaches} the training it is of ({figures}), but the network is not what that training gives: "
+        f"{changed}, and R2 to its outputs is {_r2(best)} at best."
+    )
+
+
+def _changed(share: float) -> str:
+    return f"{share:.2g} times its size" if share >= 2 else f"{share:.0%}"
 
 
 def training_of(expansion: Expansion) -> str:
     """The training that was expanded, in words."""
     if expansion.step:
-        how = f"gradient descent, {expansion.time:,.0f} steps of {expansion.step:g}"
+        steps = f"{expansion.time:,.0f} steps" if math.isfinite(expansion.time) else "to the end, in steps"
+        how = f"gradient descent, {steps} of {expansion.step:g}"
     else:
-        how = f"gradient flow for a time of {expansion.time:.4g}"
+        how = "gradient flow " + (
+            f"for a time of {expansion.time:.4g}" if math.isfinite(expansion.time) else "to the end"
+        )
     fitted = ", after which the training loss to leading order is the network's own" if expansion.matched else ""
     return f"{how[0].upper()}{how[1:]} on {expansion.examples:,} training examples{fitted}."
 
@@ -90,23 +107,20 @@ def _r2(value: float) -> str:
     return f"{value:.3f}" if value >= -1 else "below -1"
 
 
-def course_sentence(course: pd.DataFrame) -> str:
+def course_sentence(course: pd.DataFrame, matched: bool) -> str:
     """In one sentence up to when the expansion holds along a flow: the last time before its next-to-leading terms
-    outgrow the leading ones, from the rows of a course."""
+    pass 0.3 of the leading ones, from the rows of a course; `matched` says that it ends at the network's own loss."""
     small = course["next"] <= _HOLDS * course["leading"]
-    needed = course["loss"].iloc[-1]
+    last = f"{course['loss'].iloc[-1]:.2g}"
+    end = f"the network's own is {last}" if matched else f"at the end of the flow it is {last}"
     if small.all():
-        return f"It holds for all of the flow, whose training loss falls to {needed:.1%} to leading order."
+        return f"Its later terms stay small for all of the flow, whose training loss falls to {last} times the initial one."
     first = int((~small).to_numpy().argmax())
+    at = max(first - 1, 0)
+    when = f"a time of about {course['time'][at]:.3g}, when the training loss to leading order is {course['loss'][at]:.2g} times the initial one"
     if first == 0:
-        return (
-            f"It breaks down before a time of {course['time'][0]:.3g}, when the training loss to leading order has fallen "
-            f"to {course['loss'][0]:.1%}; the network's own is at {needed:.1%}."
-        )
-    return (
-        f"It holds up to a time of about {course['time'][first - 1]:.3g}, when the training loss to leading order has fallen "
-        f"to {course['loss'][first - 1]:.1%} only; the network's own is at {needed:.1%}."
-    )
+        return f"Its later terms are not small even at {when}; {end}."
+    return f"Its later terms stay small up to {when}; {end}."
 
 
 def _times(ratio: float) -> str:

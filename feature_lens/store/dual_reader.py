@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
@@ -65,13 +66,14 @@ def _expansion(group: h5py.Group, columns: Mapping[str, Column]) -> Expansion | 
         raise RunError(f"'{group.name}' holds only a part of its expansion; make the run again.")
     if data is None:
         return None
-    orders = data.get("orders") if isinstance(data, Mapping) else None
-    if not isinstance(orders, list) or [one.get("name") for one in orders if isinstance(one, Mapping)] != ORDERS:
+    found: Any = data.get("orders") if isinstance(data, Mapping) else None
+    orders = found if isinstance(found, list) and all(isinstance(one, Mapping) for one in found) else []
+    if [one.get("name") for one in orders] != ORDERS:
         raise RunError(f"the expansion of '{group.name}' lacks the orders {', '.join(ORDERS)}; make the run again.")
     made = tuple(Order(name=one["name"], **_figures(group, one, Order, "agreement")) for one in orders)
-    found = _figures(group, dict(data), Expansion, "time")
-    time = math.inf if found["time"] is None else found["time"]
-    return Expansion(**(found | {"time": time, "orders": made}))
+    figures = _figures(group, dict(data), Expansion, "time")
+    time = math.inf if figures["time"] is None else figures["time"]
+    return Expansion(**(figures | {"time": time, "orders": made}))
 
 
 def _figures(group: h5py.Group, data: Mapping[str, Any], kind: Any, absent: str) -> dict[str, Any]:
@@ -81,10 +83,20 @@ def _figures(group: h5py.Group, data: Mapping[str, Any], kind: Any, absent: str)
         if part.name in ("name", "orders"):
             continue
         value = data.get(part.name)
-        if not (isinstance(value, int | float) or (value is None and part.name == absent and absent in data)):
+        if not (_is_figure(part.name, value) or (value is None and part.name == absent and absent in data)):
             raise RunError(f"'{part.name}' in the expansion of '{group.name}' is no figure; make the run again.")
         found[part.name] = value
     return found
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    """Whether a value can be that field of an expansion."""
+    if name == "matched":
+        return type(value) is bool
+    if name == "examples":
+        return type(value) is int and value >= 1
+    signed = name in ("r2", "agreement")
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max and (signed or value >= 0)
 
 
 def _tickets(group: h5py.Group, columns: dict[str, Column]) -> tuple[Ticket, ...]:

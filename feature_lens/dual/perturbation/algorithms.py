@@ -210,7 +210,7 @@ def _trained(
         with torch.no_grad():
             share = float(loss_on(every)) / first
         if not np.isfinite(share):
-            raise SettingsError(f"Schedule by {algorithm.name} diverged after {steps} steps; give a smaller step.")
+            raise SettingsError(f"Training by {algorithm.name} diverged after {steps} steps; give a smaller step.")
     return {name: value.detach() for name, value in params_of().items()}, steps, share
 
 

@@ -48,18 +48,18 @@ _TIMES: Final = 240
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """f at theta0 + J D1 ("leading"), the terms in dNTK ("next") and those in ddNTK ("second"), (r,) each, on the
+    """f at theta0 + J D1 ("leading"), the terms in dNTK and those in ddNTK, (r,) each, on the
     points asked for; the running sum predicts the trained function. `modes` is the number of modes summed over."""
 
     leading: Vector
-    next: Vector
-    second: Vector
+    dntk: Vector
+    ddntk: Vector
     modes: int
 
     @property
     def prediction(self) -> Vector:
         """All terms together: to next-to-leading order in 1 / width."""
-        return self.leading + self.next + self.second
+        return self.leading + self.dntk + self.ddntk
 
 
 def closed_form(start: Linearised, points: Derivatives, training: Schedule, *, tolerance: float = 0.0) -> ClosedForm:

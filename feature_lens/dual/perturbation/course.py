@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
@@ -12,6 +13,7 @@ import pandas as pd
 from feature_lens.dual.perturbation.expansion import ORDERS, ExpansionSettings, begin, judged, orders_on, sizes
 from feature_lens.dual.perturbation.hierarchy import displacement
 from feature_lens.dual.perturbation.schedule import outputs_after, train
+from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import one_thread
 from feature_lens.networks import Network
@@ -38,7 +40,12 @@ def expansion_course(
     """
     settings = settings or ExpansionSettings()
     with one_thread():
-        begun = begin(network, examples, replace(settings, step=0.0))
+        begun = begin(network, examples, settings)
+        if not begun.schedule.is_flow or not 0 < begun.schedule.time < math.inf:
+            raise SettingsError(
+                f"A course is that of a flow for a time above 0 that ends, but T = {begun.schedule.time:g} with step "
+                f"{begun.schedule.step:g} came; leave the step out, or give another time."
+            )
         held = judged(examples)
         shown = examples.on(held)
         before = network.outputs(shown, at="initial")

@@ -51,6 +51,12 @@ class ExpansionSettings:
     otherwise: str = ""
 
     def __post_init__(self) -> None:
+        if self.most_side < 1:
+            raise SettingsError(f"At least one row is needed for an expansion, but a side of {self.most_side} came.")
+        if self.otherwise and (self.step or self.time is not None):
+            raise SettingsError(
+                "A network was trained by descent with a step, or otherwise, but both were said; leave one of them out."
+            )
         if self.time is not None:
             Schedule(self.step, self.time)  # which refuses what is no training
         elif self.step:
@@ -71,7 +77,7 @@ def expansion(
     Cost: that of
     `displacement` on the thinned training set, and some 20 passes of all examples.
     """
-    with one_thread():
+    with one_thread(), np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told in a sentence
         return _expansion(network, examples, settings)
 
 
@@ -80,6 +86,10 @@ def _expansion(network: Network, examples: Examples, settings: ExpansionSettings
     own, schedule = begun.examples, begun.schedule
     moved = displacement(begun.start, schedule, stages=settings.stages)
     orders = orders_on(network, examples, moved)
+    if not np.isfinite(orders).all():
+        raise SettingsError(
+            f"The expansion is not finite after T = {schedule.time:g}, so it says nothing; give a shorter time."
+        )
     outputs, before = network.outputs(examples), network.outputs(examples, at="initial")
     held = judged(examples)
     sums = np.cumsum(orders, axis=0)
@@ -89,7 +99,7 @@ def _expansion(network: Network, examples: Examples, settings: ExpansionSettings
     found = Expansion(
         step=schedule.step,
         time=schedule.time,
-        matched=settings.time is None,
+        matched=begun.matched,
         examples=len(own),
         kernel_change=float(np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])),
         displacement=float(np.linalg.norm(trained - initial)),
@@ -104,12 +114,14 @@ def _expansion(network: Network, examples: Examples, settings: ExpansionSettings
 
 @dataclass(frozen=True)
 class Begun:
-    """What an expansion begins with: the thinned training examples, their targets (n, c), and the training."""
+    """What an expansion begins with: the thinned training examples, their targets (n, c), and the training, with whether
+    its time was matched to the network's training loss."""
 
     examples: Examples
     targets: Matrix
     start: Linearised
     schedule: Schedule
+    matched: bool
 
 
 def begin(network: Network, examples: Examples, settings: ExpansionSettings) -> Begun:
@@ -126,7 +138,12 @@ def begin(network: Network, examples: Examples, settings: ExpansionSettings) -> 
     own = examples.on(chosen)
     start = Linearised.of(network, own, targets[chosen])
     reached = network.outputs(own) - targets[chosen]
-    return Begun(own, targets[chosen], start, _schedule(start, settings, reached))
+    if settings.time is not None:
+        return Begun(own, targets[chosen], start, Schedule(settings.step, settings.time), False)
+    loss = float(np.square(reached).sum() / 2)
+    schedule = Schedule(time=matched_time(start, loss))
+    left = float(np.square(start.left(schedule)).sum() / 2)
+    return Begun(own, targets[chosen], start, schedule, math.isclose(left, loss, rel_tol=1e-3))
 
 
 def sizes(orders: Matrix, before: Matrix, chosen: npt.NDArray[np.int64]) -> list[float]:
@@ -163,13 +180,6 @@ def targets_of(examples: Examples, c: int) -> Matrix:
             "them with the examples."
         )
     return made
-
-
-def _schedule(start: Linearised, settings: ExpansionSettings, reached: Matrix) -> Schedule:
-    """What is asked for, or the flow that leaves the network's own training errors (n, c)."""
-    if settings.time is not None:
-        return Schedule(settings.step, settings.time)
-    return Schedule(time=matched_time(start, float(np.square(reached).sum() / 2)))
 
 
 def matched_time(start: Linearised, loss: float) -> float:

@@ -68,7 +68,7 @@ class Linearised:
         missing = self.on.r - len(self.rates)
         if not training.ends and (missing or smallest <= _SINGULAR * largest):
             raise SettingsError(
-                f"Schedule to the end needs a kernel of full rank, but its eigenvalues go from {largest:.4g} down to "
+                f"Training to the end needs a kernel of full rank, but its eigenvalues go from {largest:.4g} down to "
                 f"{0 if missing else smallest:.4g} on {self.on.r:,} rows; give a finite time, leave out repeated "
                 "examples, or take a wider network."
             )

@@ -40,7 +40,7 @@ class Schedule:
         if not (math.isfinite(self.step) and self.step >= 0):
             raise SettingsError(f"A step is a positive number, or 0 for gradient flow, but {self.step} came.")
         if math.isnan(self.time) or self.time < 0:
-            raise SettingsError(f"Schedule takes a time of 0 or more, but {self.time} came; give such a number.")
+            raise SettingsError(f"Training takes a time of 0 or more, but {self.time} came; give such a number.")
         if self.step and math.isfinite(self.time) and self.time != int(self.time):
             raise SettingsError(f"Descent takes a whole number of steps, but {self.time} came; round it.")
 
@@ -110,6 +110,8 @@ def train(
     if not training.ends:
         raise SettingsError("The real network is trained for a time that ends, but T is infinite; give a finite one.")
     gradient, split, start = _gradient(network, examples, targets, alpha)
+    if training.time == 0:
+        return split(start)
     with one_pass():
         if training.is_flow:
             found = solve_ivp(
@@ -121,6 +123,11 @@ def train(
                 rtol=tolerance,
                 atol=tolerance,
             )
+            if not found.success:
+                raise SettingsError(
+                    f"The flow could not be followed to T = {training.time:g} ({found.message}); give a shorter time or a "
+                    "larger tolerance."
+                )
             theta = found.y[:, -1]
         else:
             theta = start

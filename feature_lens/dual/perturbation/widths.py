@@ -59,8 +59,9 @@ class WidthSettings:
             ("number of seeds", (self.seeds,)),
             ("number of workers", (self.workers,)),
         ):
-            if not values or min(values) < 1:
-                raise SettingsError(f"Each {what} is a number of at least 1, but {values} came; give such numbers.")
+            if not values or min(values) < 1 or len(set(values)) < len(values):
+                came = ", ".join(map(str, values)) or "none"
+                raise SettingsError(f"Each {what} is a number of at least 1, and named once, but {came} came.")
         if not (np.isfinite(self.time) and self.time > 0):
             raise SettingsError(f"Networks are trained for a time above 0, but {self.time} came; give such a time.")
 
