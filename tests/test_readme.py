@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_quickstart_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block, dual, zoo = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    block, dual, expanded, zoo = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -28,6 +28,9 @@ def test_the_quickstart_runs(
     run.close()  # type: ignore[attr-defined]  # made by exec
     exec(compile(dual, "README.md", "exec"), names)
     assert float(capsys.readouterr().out.split()[0]) < 1e-10
+    exec(compile(expanded, "README.md", "exec"), names)
+    leading, dntk, apart = map(float, capsys.readouterr().out.split())
+    assert leading > dntk > 1e4 * apart
     exec(compile(zoo, "README.md", "exec"), names)
     assert "Agreement(index=" in capsys.readouterr().out
 
