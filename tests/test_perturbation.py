@@ -94,7 +94,7 @@ def _schedules(largest: float) -> dict[str, Schedule]:
     return {
         "flow": Schedule(time=3.0),
         "flow to the end": Schedule(),
-        "descent": Schedule(0.4 / largest, 30),
+        "descent": Schedule(0.4 / largest, 20),
         "descent to the end": Schedule(1.3 / largest),
     }
 
@@ -225,7 +225,8 @@ def test_the_closed_form_is_the_reduced_hierarchy(started: tuple[Linearised, Der
 @pytest.mark.parametrize("schedule", ["descent", "flow to the end"])
 def test_no_coefficient_may_be_another(name: str, schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, examples, targets = _reference()
-    start, points = Linearised.of(network, examples, targets), Derivatives(network, TEST)
+    start = Linearised.of(network, examples.on([0, 3]), targets[[0, 3]])
+    points = Derivatives(network, TEST)
     training = _schedules(start.rates[-1])[schedule]
     wanted = sum(displacement(start, training).orders(points, reduced=True))
     np.testing.assert_allclose(closed_form(start, points, training).prediction, wanted, rtol=0, atol=1e-12)
@@ -287,10 +288,10 @@ def test_modes_of_like_rates_are_merged() -> None:
     torch.manual_seed(0)
     network = _frozen(nn.Sequential(nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 2)))
     rng = np.random.default_rng(0)
-    examples, targets = Examples.from_arrays(rng.standard_normal((20, 4))), rng.standard_normal((20, 2))
+    examples, targets = Examples.from_arrays(rng.standard_normal((12, 4))), rng.standard_normal((12, 2))
     start, points = Linearised.of(network, examples, targets), Derivatives(network, TEST)
-    for training, most in ((Schedule(1 / start.rates[-1], 4), 5), (Schedule(), 34)):
-        found = closed_form(start, points, training, tolerance=1e-6)
+    for training, most in ((Schedule(1 / start.rates[-1], 4), 5), (Schedule(), 21)):
+        found = closed_form(start, points, training, tolerance=1e-5)
         assert found.modes <= most < len(start.rates)
         wanted = displacement(start, training).orders(points, reduced=True)
         for one, other in zip((found.leading, found.dntk, found.ddntk), wanted, strict=True):
