@@ -147,11 +147,15 @@ def expansion_beside(run: RunContents) -> pd.DataFrame:
 
 
 def expansion_points(run: RunContents, output: int, most: int = 400) -> pd.DataFrame:
-    """Held-out examples, at most `most` evenly spread: position, the network's output, and what the expansion says to
+    """Held-out examples (all where there are not two), at most `most` evenly spread: position, the network's output, and what the expansion says to
     each order, as running sums."""
     expansion_of(run)
     training = run.examples.training
-    held = np.arange(len(run.examples)) if training is None or training.all() else np.flatnonzero(~training)
+    held = (
+        np.arange(len(run.examples))
+        if training is None or np.count_nonzero(~training) < 2
+        else np.flatnonzero(~training)
+    )
     held = held[np.linspace(0, len(held) - 1, min(most, len(held))).astype(np.int64)]
     table = pd.DataFrame({"position": held, "network": np.asarray(run.outputs[held, output], dtype=np.float64)})
     for name, values in zip(ORDER_NAMES, expansion_sums(run, held), strict=True):

@@ -74,8 +74,7 @@ def expansion(
 
     Class labels are taken as one-hot targets. Raises NetworkError where theta0 is not known or higher derivatives
     cannot be taken, ExamplesError without targets, SettingsError for a step that diverges or another kind of training.
-    Cost: that of
-    `displacement` on the thinned training set, and some 20 passes of all examples.
+    Cost: that of `displacement` on the thinned training set, and eight chains of derivatives of all examples.
     """
     with one_thread(), np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told in a sentence
         return _expansion(network, examples, settings)
@@ -158,8 +157,8 @@ def orders_on(network: Network, examples: Examples, moved: Displacement) -> Matr
     for at in range(0, len(examples), _TILE):
         points = Derivatives(network, examples.on(np.arange(at, min(at + _TILE, len(examples)))))
         leading, first, second = moved.orders(points)
-        bare = moved.orders(points, reduced=True)[2]
-        parts.append(np.stack([leading, first + bare, second - bare]).reshape(3, -1, points.n_outputs))
+        squared = moved.squared(points)
+        parts.append(np.stack([leading, first + second - squared, squared]).reshape(3, -1, points.n_outputs))
     return np.concatenate(parts, axis=1)
 
 

@@ -56,6 +56,10 @@ class Displacement:
             points.along(third) + points.along(d1, bent) + points.along(d1, d1, d1) / 6,
         )
 
+    def squared(self, points: Derivatives) -> Vector:
+        """What terms of second order in dNTK add to e2 (r,): the whole less the reduced one, by two chains."""
+        return points.along(self.third - self.reduced_third) + points.along(self.first, self.second - self.bare_second)
+
 
 def displacement(start: Linearised, training: Schedule, *, stages: int = 10) -> Displacement:
     """The displacement after T, in three orders. Raises SettingsError for what `Linearised.check` refuses.

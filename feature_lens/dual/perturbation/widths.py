@@ -145,7 +145,7 @@ def _of_network(depth: int, width: int, seed: int, time: float) -> Iterator[Row]
         "initial": points.value,
         "leading": leading,
         "dntk": leading + first,
-        "next": leading + first + moved.orders(points, reduced=True)[2],
+        "next": leading + first + second - moved.squared(points),
         "second": leading + first + second,
     }
     added = np.sqrt(np.mean((real - points.value) ** 2))

@@ -5,6 +5,7 @@ No direction in parameter space is formed, which for kernels summed over outputs
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TypeVar
 
 import numpy as np
@@ -86,8 +87,9 @@ class KernelBasis(Basis):
             self._describe(kernel, kernels)
         return self
 
+    @abstractmethod
     def _coefficients(self, fitted: EffectiveFeatures, kernel: Matrix) -> None:
-        raise NotImplementedError
+        """Learn the coefficients and the spectrum from the kernel of the fitted rows."""
 
     def _describe(self, kernel: Matrix, kernels: dict[str, Matrix]) -> None:
         """Profiles, signs, shares of the mean and of the tensors, from the fitted rows."""
