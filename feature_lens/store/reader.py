@@ -24,6 +24,7 @@ from feature_lens.store.factors_reader import read_factors
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import check_seal
 from feature_lens.store.stored import as_shape, columns_of, group_of, part_of, read_json, read_text, read_words
+from feature_lens.store.table_group import read_tables
 from feature_lens.weight_factors import FactoredValues
 
 T = TypeVar("T")
@@ -147,7 +148,8 @@ def _read_contents(file: h5py.File) -> RunContents:
         name = read_text(file, "name")
         kernel = None if part_of(file, "kernel") is None else _read_kernel(group_of(file, "kernel"), dict(sizes))
         dual = None if part_of(file, "dual") is None else read_dual(group_of(file, "dual"), examples, dict(sizes))
-    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual, kernel)
+        tables = {} if part_of(file, "tables") is None else read_tables(group_of(file, "tables"))
+    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual, kernel, tables)
 
 
 def _read_network(group: h5py.Group, sizes: dict[str, int]) -> NetworkCard:

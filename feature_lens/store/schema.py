@@ -1,4 +1,4 @@
-"""The run file, format version 1.2.
+"""The run file, format version 1.3.
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
 inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
@@ -62,6 +62,13 @@ Attributes of /kernel (since 1.2, absent unless it was asked for): the neural ta
 all parameters, with their learning rates. Its data set is not compressed.
     outputs      "trace": summed over outputs, s = n; "flattened": s = n c rows, example * c + output
 
+Groups /tables/<table name> (since 1.3, may be absent): figures that belong to no single feature set. Data sets are called
+"0", "1" and so on, one for each column, all of one length: int, bool, float or text.
+
+Attributes of /tables/<table name>; a name is made as that of a set
+    title, text  what the table holds, in words
+    columns      (JSON) list of the columns' names
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 
@@ -72,7 +79,7 @@ from typing import Final
 
 FORMAT: Final = "feature_lens run"
 MAJOR: Final = 1
-MINOR: Final = 2
+MINOR: Final = 3
 VERSION: Final = f"{MAJOR}.{MINOR}"
 
 
