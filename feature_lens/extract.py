@@ -80,14 +80,16 @@ def compute_run(
     _check(examples, settings)
     n_outputs = network.check(examples)
     jobs, left_out = _jobs(network, examples, settings)
-    sets = _built(jobs, settings, progress)
+    sets, failed = _built(jobs, settings, progress)
     kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
-    dual = None
+    dual, weight = None, None
     if settings.dual:
         dual = dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20)
         weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
-        sets = {job.name: _with_effects(sets[job.name], job.design, weight) for job in jobs}
+    if settings.dual or settings.ablation:
+        designs = {job.name: job.design for job in jobs}
+        sets = {name: _with_effects(built, designs[name], weight) for name, built in sets.items()}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -101,7 +103,7 @@ def compute_run(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings),
-            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *_remarks(network, examples)),
+            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *_remarks(network, examples)),
         ),
     )
 
@@ -185,7 +187,7 @@ def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> tu
         try:
             job.basis.check(job.design)
         except SettingsError as error:
-            if settings.sets != DEFAULT_SETS:
+            if settings.sets != DEFAULT_SETS and not settings.lenient:
                 raise
             remarks.append(f"The set '{job.name}' is left out: {error}")
             continue
@@ -242,8 +244,9 @@ def _kernel_design(network: Network, examples: Examples, settings: ExtractSettin
     return None if settings.kernel is None else _effective(network, examples, wanted, settings)
 
 
-def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
-    """All sets, several at a time; linear algebra runs in one thread each, so the result does not depend on that."""
+def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> tuple[dict[str, FeatureSet], list[str]]:
+    """All sets, several at a time, and remarks on those that leniency leaves out; linear algebra runs in one thread
+    each, so the result does not depend on how many there are."""
     stop = threading.Event()
     with (
         one_thread(),
@@ -251,12 +254,18 @@ def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[
         ThreadPoolExecutor(settings.workers) as pool,
     ):
         watch = _Watch(bar, stop)
-        futures = [pool.submit(_build, job, settings, watch) for job in jobs]
+        futures = {pool.submit(_build, job, settings, watch): job.name for job in jobs}
+        left_out: dict[str, str] = {}
         try:
             for future in as_completed(futures):
-                future.result()
+                error = future.exception()
+                if error is not None and not (settings.lenient and isinstance(error, SettingsError)):
+                    raise error
+                if error is not None:
+                    left_out[futures[future]] = f"The set '{futures[future]}' is left out: {error}"
                 bar.update()
-            return {job.name: future.result() for job, future in zip(jobs, futures, strict=True)}
+            kept = {name: future.result() for future, name in futures.items() if name not in left_out}
+            return kept, [left_out[name] for name in futures.values() if name in left_out]
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

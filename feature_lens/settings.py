@@ -85,7 +85,9 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. dual: also fit the dual model, and share out what training added among features; flattened: its
+    value follows. ablation: also run the network without each feature and neuron. lenient: leave a set out, with a
+    remark, that cannot be made of this network, where otherwise nothing is made. dual: also fit the dual model, and
+    share out what training added among features, with ablations; flattened: its
     regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
     descent, or 0 and the time of a flow, that its expansion is of, a flow matched to the training loss without;
     trained_otherwise: how the network was trained where that is none of these, in words, and then there is no expansion.
@@ -102,6 +104,8 @@ class ExtractSettings:
     rank_outputs: RankOutputs = "auto"
     factors: bool = False
     dual: bool = False
+    ablation: bool = False
+    lenient: bool = False
     flattened: bool = False
     trained_step: float = 0.0
     trained_time: float | None = None
