@@ -87,6 +87,7 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         modality=shown[1],
         class_names=("ant", "bee", "cat"),
         vocabulary=("a", "b", "c", "d", "=") if modality == "tokens" else (),
+        concepts={"legs & wings": np.eye(3)[labels][:, :2], "a phase": np.sin(np.arange(n))},
     )
     outputs = np.eye(3)[labels] + 0.1 * rng.standard_normal((n, 3))
     views = ("score", "output:0", "output:1", "output:2")

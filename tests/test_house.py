@@ -26,6 +26,7 @@ GROUND = {
     "errors",
     "registry",
     "ranking",
+    "concepts",
     "examples",
     "cards",
     "feature_set",

@@ -72,6 +72,7 @@ def _read_all(run: RunContents) -> dict[str, np.ndarray]:
     for part in ("targets", "training"):
         if (array := getattr(run.examples, part)) is not None:
             columns[part] = array
+    columns |= {f"concept {concept.name}": concept.values for concept in run.examples.concepts}
     return {name: np.asarray(column) for name, column in columns.items()}
 
 
@@ -92,6 +93,9 @@ def _same(found: RunContents, wanted: RunContents) -> None:
     assert {name: (one.title, one.text) for name, one in found.tables.items()} == {
         name: (one.title, one.text) for name, one in wanted.tables.items()
     }
+    assert [(one.name, one.labels) for one in found.examples.concepts] == [
+        (one.name, one.labels) for one in wanted.examples.concepts
+    ]
     assert list(found.sets) == list(wanted.sets)
     for name, feature_set in wanted.sets.items():
         assert found.sets[name].views == feature_set.views
@@ -167,6 +171,7 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
     path.write_bytes(frozen[which].read_bytes() if which in frozen else good)
     with h5py.File(path, "r") as file:
         folders = [("network", schema.NETWORK), ("examples", schema.EXAMPLES)]
+        folders += [(f"examples/concepts/{name}", schema.CONCEPT) for name in file["examples"].get("concepts", ())]
         folders += [(f"sets/{name}", schema.SET) for name in file["sets"]]
         for name in file["sets"]:
             for number in file.get(f"sets/{name}/factors", ()):
@@ -179,7 +184,7 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
         seen: set[str] = set()
         letters: dict[str, int] = {}
         for folder, elements in folders:
-            own = letters if not folder.startswith(("sets", "tables")) else dict(letters)
+            own = dict(letters) if folder.startswith(("sets", "tables", "examples/concepts")) else letters
             for element in elements:
                 if element.name not in file[folder]:
                     assert element.optional, (folder, element.name)
@@ -202,7 +207,7 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
         for group in file["sets"].values():
             assert len(json.loads(group.attrs["views"])) == group["highest/position"].shape[1]
     text = specification()
-    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.SET, *schema.FACTOR, *schema.INPUT):
+    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.CONCEPT, *schema.SET, *schema.FACTOR, *schema.INPUT):
         assert element.name in text
         assert element.meaning in text
 
@@ -603,6 +608,7 @@ def test_unfinished_and_incomplete_files_are_refused(tampered: Tampered) -> None
         assert f"'/{missing}/" in _refused(tampered(_put(missing, None)))
 
 
+CONCEPT = "examples/concepts/legs & wings"
 WRONG_DATA: dict[str, tuple[str, Any, str]] = {
     "another n": ("examples/output", np.zeros((11, 3)), "needs n = 12"),
     "another c": ("examples/output", np.zeros((12, 2)), "3 outputs, but 2"),
@@ -623,6 +629,14 @@ WRONG_DATA: dict[str, tuple[str, Any, str]] = {
     "columns of unequal length": ("tables/figures/1", np.zeros(2), "needs m = 3"),
     "a table without a column": ("tables/figures/2", None, "'/tables/figures/2' is missing"),
     "columns of complex numbers": ("tables/figures/1", np.zeros(3, dtype=complex), "holds complex128"),
+    "a concept of another n": (f"{CONCEPT}/value", np.zeros((11, 2)), "needs n = 12"),
+    "a concept without rows": (f"{CONCEPT}/value", np.zeros(12), r"needs the dimensions \(n d\)"),
+    "a concept of words": (f"{CONCEPT}/value", np.full((12, 2), b"x"), "holds [|]S1"),
+    "a concept of another d": (f"{CONCEPT}/value", np.zeros((12, 3)), "one label for each of its 3 columns"),
+    "a concept that is not finite": (f"{CONCEPT}/value", np.full((12, 2), np.nan), "must be known of every example"),
+    "a concept that is not there": (f"{CONCEPT}/value", None, "'/examples/concepts/legs & wings/value' is missing"),
+    "data for a concept": (CONCEPT, np.arange(3), "'/examples/concepts/legs & wings' is missing"),
+    "data for concepts": ("examples/concepts", np.arange(3), "'/examples/concepts' is missing"),
     "text that is no UTF-8": ("network/parameters/name", np.array([b"\xff", b"b", b"c"]), "cannot be read"),
 }
 
@@ -683,6 +697,12 @@ def test_data_that_claims_more_than_there_is_memory_for_is_refused(tampered: Tam
 
     _refused(tampered(claim))
 
+    def claim_columns(file: h5py.File) -> None:
+        del file[CONCEPT]["value"]
+        file[CONCEPT].create_dataset("value", shape=(12, 1 << 40), dtype=np.float64, chunks=(12, 64))
+
+    assert "claims more numbers than it holds" in _refused(tampered(claim_columns))
+
 
 DEEP = "[" * 100_000
 WRONG_ATTRIBUTES: list[tuple[str, str, Any]] = [
@@ -710,6 +730,8 @@ WRONG_ATTRIBUTES: list[tuple[str, str, Any]] = [
         )
     ),
     *(("examples", "modality", wrong) for wrong in ("[]", "{}", "3")),
+    *((CONCEPT, "labels", wrong) for wrong in ("{}", "[1, 2]", '["a"]', '["a", "a"]', DEEP, 1)),
+    *((CONCEPT, "place", wrong) for wrong in ("first", [0, 1], float("nan"))),
     *(("sets/eigen", "views", wrong) for wrong in ("[]", "{}", '["a"]', "[1, 2, 3, 4]", 4)),
     *(("tables/figures", "columns", wrong) for wrong in ("[]", "{}", '["a", "a", "b"]', '["a"]', "[1, 2, 3]", DEEP)),
     *(("tables/figures", key, 3) for key in ("title", "text")),
@@ -734,6 +756,7 @@ def test_attributes_of_a_wrong_type_are_refused(number: int, tampered: Tampered)
         *(("examples", key) for key in ("modality", "class_names", "vocabulary")),
         *(("sets/trace", key) for key in ("place", "views", "card")),
         *(("tables/figures", key) for key in ("title", "text", "columns")),
+        *((CONCEPT, key) for key in ("place", "labels")),
     ],
 )
 def test_every_attribute_is_needed(where: str, key: str, tampered: Tampered) -> None:
@@ -749,6 +772,8 @@ def test_a_huge_attribute_is_read_as_it_is(tampered: Tampered) -> None:
 @pytest.mark.parametrize(
     "where",
     [
+        CONCEPT,
+        "examples/concepts",
         "network",
         "examples",
         "sets",

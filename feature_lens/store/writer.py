@@ -243,6 +243,11 @@ def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, i
     if examples.training is not None:
         columns["training"] = examples.training
     write_columns(group, columns, schema.EXAMPLES, sizes)
+    for place, concept in enumerate(examples.concepts):
+        own = group.create_group(f"concepts/{concept.name}")
+        own.attrs["place"] = place
+        own.attrs["labels"] = json_text(list(concept.labels))
+        write_columns(own, {"value": concept.values}, schema.CONCEPT, dict(sizes))
 
 
 def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: dict[str, int]) -> None:
