@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_lens.analysis.feature_table import feature_labels, whole_table
-from feature_lens.analysis.measures import average_ranks, finite_patterns
+from feature_lens.analysis.measures.ranks import average_ranks, finite_patterns
 from feature_lens.analysis.orders import value_matrix
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet

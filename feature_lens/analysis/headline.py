@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_lens.analysis.measures import class_auroc
+from feature_lens.analysis.measures.classes import class_auroc
 from feature_lens.analysis.orders import value_matrix
 from feature_lens.feature_set import FeatureSet
 from feature_lens.run_contents import RunContents
