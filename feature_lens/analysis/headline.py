@@ -69,11 +69,12 @@ def _parts(run: RunContents, labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray
 def _kinds(run: RunContents, seed: int) -> list[tuple[str, str, int, npt.NDArray[np.float32]]]:
     """Kind, set, views and values (features * views, n) of all that is compared."""
     kinds = []
+    logits = next((name for name, one in run.sets.items() if _is_logits(one)), "")
     for feature_set in run.sets.values():
-        if feature_set.stores_values:
+        if feature_set.stores_values and feature_set.name != logits:
             values, views = _all_values(feature_set)
             kinds.append((_kind_name(run, feature_set), feature_set.name, views, values))
-    kinds.append((LOGITS, "", 1, np.asarray(run.outputs, dtype=np.float32).T))
+    kinds.append((LOGITS, logits, 1, np.asarray(run.outputs, dtype=np.float32).T))
     eigen = next((s for s in run.sets.values() if s.stores_values and "spectrum" in s), None)
     if eigen is not None:
         values, _ = _all_values(eigen)
@@ -81,6 +82,11 @@ def _kinds(run: RunContents, seed: int) -> list[tuple[str, str, int, npt.NDArray
         if len(usable):
             kinds.append((RANDOM, eigen.name, 1, _random_directions(usable, seed)))
     return kinds
+
+
+def _is_logits(feature_set: FeatureSet) -> bool:
+    """Whether a set is the network's own outputs, which are a kind whether there is such a set or not."""
+    return (feature_set.card.basis, feature_set.card.design) == ("canonical", "logits")
 
 
 def _kind_name(run: RunContents, feature_set: FeatureSet) -> str:
