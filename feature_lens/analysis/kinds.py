@@ -19,7 +19,7 @@ RANDOM: Final = "random directions"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind. set_name: the set it is, or is made of, '' for the outputs; family: what it competes as; views: how
+    """One kind. set_name: the set it is, or is made of, '' for outputs that are no set; family: what it competes as; views: how
     many views of each feature count, each as a feature; values (features * views, n), None where they are not stored."""
 
     name: str
@@ -37,11 +37,14 @@ def kinds(run: RunContents, seed: int = 0) -> list[Kind]:
     """All kinds of a run: its sets, in their score where they have one, else in all their views; the network's outputs;
     and a seeded random orthogonal mixture of the values of the first eigen set."""
     found = []
+    logits = next((name for name, one in run.sets.items() if _is_logits(one)), "")
     for feature_set in run.sets.values():
+        if feature_set.name == logits:
+            continue
         family = feature_set.card.design.partition(",")[0]
         values = _all_values(feature_set) if feature_set.stores_values else None
         found.append(Kind(_name(run, feature_set), feature_set.name, family, len(views_of(feature_set)), values))
-    found.append(Kind(LOGITS, "", LOGITS, 1, np.asarray(run.outputs, dtype=np.float32).T))
+    found.append(Kind(LOGITS, logits, LOGITS, 1, np.asarray(run.outputs, dtype=np.float32).T))
     eigen = next((s for s in run.sets.values() if s.stores_values and "spectrum" in s), None)
     if eigen is not None:
         values = _all_values(eigen)
@@ -49,6 +52,11 @@ def kinds(run: RunContents, seed: int = 0) -> list[Kind]:
         if len(usable):
             found.append(Kind(RANDOM, eigen.name, RANDOM, 1, _random_directions(usable, seed)))
     return found
+
+
+def _is_logits(feature_set: FeatureSet) -> bool:
+    """Whether a set is the network's own outputs, which are a kind whether there is such a set or not."""
+    return (feature_set.card.basis, feature_set.card.design) == ("canonical", "logits")
 
 
 def views_of(feature_set: FeatureSet) -> tuple[str, ...]:
