@@ -2,7 +2,7 @@
 
 run        a run opened for reading, with tables and notebook cards
 describe   tables, figures and words on runs, sets and features
-measures   how well features tell classes apart
+measures   what features are measured by, the same for every set, with intervals and nulls
 compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
@@ -11,6 +11,7 @@ report     the report card: one HTML file for the screen and for paper
 """
 
 from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
+from feature_lens.analysis import measure_exports as measure_exports  # the same
 from feature_lens.analysis.card import run_card
 from feature_lens.analysis.compare import (
     Matching,
