@@ -108,11 +108,15 @@ def extract(
         list[str] | None,
         typer.Option(
             "--set",
-            help="BASIS/OUTPUTS[@AT], such as eigen/trace or eigen/output:3@initial; AT is effective, initial, sharp, "
-            "first_order or path; repeatable.",
+            help="BASIS/OUTPUTS[+OPTION][@AT], such as eigen/trace+cosine or eigen/output:3@initial; AT is effective, "
+            "initial, sharp, first_order or path; an OPTION is centred, uncentred, cosine or a number of features. For "
+            "OUTPUTS also neurons:LAYER, neurons (every layer) or logits: canonical/neurons@initial; repeatable.",
         ),
     ] = None,
-    components: Annotated[int, typer.Option(help="Eigen or learnt features per set.")] = 64,
+    components: Annotated[
+        int | None,
+        typer.Option(help="Features per set; by the basis without: 64 for eigen, where there is a gap for some."),
+    ] = None,
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,

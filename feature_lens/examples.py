@@ -7,7 +7,7 @@ afterwards; then `inputs` is a column that reads only the rows asked for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, SettingsError, in_brief
 
 Array = npt.NDArray[Any]
@@ -96,7 +97,8 @@ class Examples:
     """n examples with ids, and with targets, a split, class names or a vocabulary where there are any.
 
     ids (n,) unique integers or strings; inputs (n, ...); targets (n,) integer class labels, or (n,) or (n, c)
-    real values; training (n,) bool, or None where there is no split. Made by `from_arrays` or `from_dataset`.
+    real values; training (n,) bool, or None where there is no split; concepts: what else is known of them, by which
+    features are measured. Made by `from_arrays` or `from_dataset`.
     """
 
     ids: Array = field(repr=False)
@@ -106,6 +108,7 @@ class Examples:
     training: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    concepts: tuple[Concept, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -118,10 +121,12 @@ class Examples:
         modality: Modality | Kind | None = None,
         class_names: Sequence[str] = (),
         vocabulary: Sequence[str] = (),
+        concepts: Mapping[str, Any] | None = None,
     ) -> Examples:
         """Check and gather arrays (or CPU tensors) into an example set.
 
-        split: (n,) of bool, True for training, or of the words "train" and "held-out".
+        split: (n,) of bool, True for training, or of the words "train" and "held-out". concepts: arrays (n,) or
+        (n, d), or Concepts, by name.
         Raises ExamplesError, in one sentence, for whatever does not fit.
         """
         array = _array(inputs, "inputs")
@@ -155,6 +160,7 @@ class Examples:
             training=None if split is None else _split(split, n),
             class_names=names,
             vocabulary=_words(vocabulary, "vocabulary"),
+            concepts=as_concepts(concepts or {}, n),
         )
 
     @classmethod
@@ -244,6 +250,7 @@ class Examples:
             inputs=np.asarray(self.inputs[positions]),
             targets=None if self.targets is None else self.targets[positions],
             training=None if self.training is None else self.training[positions],
+            concepts=tuple(concept.on(positions) for concept in self.concepts),
         )
 
     def class_name(self, label: int) -> str:
@@ -257,13 +264,15 @@ class Examples:
         return "training" if self.training[position] else "held-out"
 
     def digest(self) -> str:
-        """sha256 over everything that shapes a result: ids, inputs, targets, split, names, modality."""
+        """sha256 over everything that shapes a result: ids, inputs, targets, split, names, modality, concepts."""
         sha = hashlib.sha256()
         for array in (self.ids.astype(str).astype("U"), self.inputs, self.targets, self.training):
             if array is not None:
                 data = np.ascontiguousarray(array)
                 sha.update(f"{data.dtype.str}{data.shape}".encode() + data.tobytes())
         sha.update(repr((self.class_names, self.vocabulary, asdict(self.modality))).encode())
+        for concept in self.concepts:
+            sha.update(repr((concept.name, concept.labels)).encode() + np.ascontiguousarray(concept.values).tobytes())
         return sha.hexdigest()
 
 

@@ -7,9 +7,9 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -24,14 +24,14 @@ from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.feature_set import SET_NAME, FeatureSet
-from feature_lens.features.bases import BASES, Basis, Canonical, Eigen, Learnt
-from feature_lens.features.bases.basis import MOST_CLASSES
-from feature_lens.features.bases.canonical import RankOutputs
+from feature_lens.feature_set import FeatureSet
+from feature_lens.features.bases import Eigen
+from feature_lens.features.bases.basis import MOST_CLASSES, RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kept_kernel import kept_kernel
-from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
+from feature_lens.features.neurons import Reduce
+from feature_lens.jobs import Job, effective, jobs_of
 from feature_lens.networks import Network
 from feature_lens.networks.quality import metrics
 from feature_lens.registry import unknown_name
@@ -39,7 +39,6 @@ from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.settings import DEFAULT_SETS as DEFAULT_SETS
 from feature_lens.settings import ExtractSettings as ExtractSettings
 from feature_lens.settings import SetSettings as SetSettings
-from feature_lens.settings import as_name
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
@@ -79,15 +78,17 @@ def compute_run(
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
     n_outputs = network.check(examples)
-    jobs, left_out = _jobs(network, examples, settings)
-    sets = _built(jobs, settings, progress)
+    jobs, left_out = jobs_of(network, examples, settings)
+    sets, failed = _built(jobs, settings, progress)
     kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
-    dual = None
+    dual, weight = None, None
     if settings.dual:
         dual = dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20)
         weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
-        sets = {job.name: _with_effects(sets[job.name], job.design, weight) for job in jobs}
+    if settings.dual or settings.ablation:
+        designs = {job.name: job.design for job in jobs}
+        sets = {name: _with_effects(built, designs[name], weight) for name, built in sets.items()}
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -101,7 +102,7 @@ def compute_run(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings),
-            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *_remarks(network, examples)),
+            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *_remarks(network, examples)),
         ),
     )
 
@@ -121,7 +122,7 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
     """
     _check(examples, settings)
     c = network.check(examples)
-    jobs, left_out = _jobs(network, examples, settings)
+    jobs, left_out = jobs_of(network, examples, settings)
     n, p = len(examples), network.parameters.total
     lines: list[str] = []
     for job in jobs:
@@ -169,81 +170,14 @@ def fingerprint(network: Network, examples: Examples, settings: ExtractSettings)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Job:
-    name: str
-    design: DesignMatrix
-    basis: Basis
-
-
-def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> tuple[list[_Job], list[str]]:
-    """What is to be computed, all of it checked, and remarks on what is left out because it does not apply here."""
-    jobs: list[_Job] = []
-    remarks: list[str] = []
-    for wanted in settings.sets:
-        job = _effective_job(network, examples, wanted, settings)
-        try:
-            job.basis.check(job.design)
-        except SettingsError as error:
-            if settings.sets != DEFAULT_SETS:
-                raise
-            remarks.append(f"The set '{job.name}' is left out: {error}")
-            continue
-        jobs.append(job)
-    if settings.neurons != ():
-        jobs += _neuron_jobs(network, examples, settings, remarks)
-    names = [job.name for job in jobs]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
-        if not SET_NAME.fullmatch(name):
-            raise SettingsError(f"The name of a set is made of letters, digits, '_', '-' and '.', but '{name}' came.")
-    return jobs, remarks
-
-
-def _neuron_jobs(network: Network, examples: Examples, settings: ExtractSettings, remarks: list[str]) -> Iterator[_Job]:
-    known = hidden_layers(network, examples)
-    if settings.neurons is None:
-        remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
-    for layer in settings.neurons or [layer.name for layer in known if layer.usable]:
-        design = NeuronActivations(network, examples, layer, reduce=settings.reduce, tile=settings.tile)
-        yield _Job(f"neurons_{as_name(layer)}", design, Canonical())
-
-
-def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
-    kind = BASES[wanted.basis]
-    if kind is Eigen:
-        basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
-    elif kind is Canonical:
-        basis = Canonical(settings.rank_outputs, settings.factors)
-    elif kind is Learnt:
-        basis = Learnt(wanted.n_components)
-    else:
-        basis = kind()
-    return _Job(wanted.title(), _effective(network, examples, wanted, settings), basis)
-
-
-def _effective(
-    network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings
-) -> EffectiveFeatures:
-    return EffectiveFeatures(
-        network,
-        examples,
-        wanted.at,
-        wanted.outputs,
-        layers=wanted.layers,
-        tile=settings.tile,
-        memory=settings.memory << 20,
-    )
-
-
 def _kernel_design(network: Network, examples: Examples, settings: ExtractSettings) -> EffectiveFeatures | None:
     wanted = SetSettings(outputs=settings.kernel or "trace")
-    return None if settings.kernel is None else _effective(network, examples, wanted, settings)
+    return None if settings.kernel is None else effective(network, examples, wanted, settings)
 
 
-def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[str, FeatureSet]:
-    """All sets, several at a time; linear algebra runs in one thread each, so the result does not depend on that."""
+def _built(jobs: list[Job], settings: ExtractSettings, progress: bool) -> tuple[dict[str, FeatureSet], list[str]]:
+    """All sets, several at a time, and remarks on those that leniency leaves out; linear algebra runs in one thread
+    each, so the result does not depend on how many there are."""
     stop = threading.Event()
     with (
         one_thread(),
@@ -251,12 +185,18 @@ def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> dict[
         ThreadPoolExecutor(settings.workers) as pool,
     ):
         watch = _Watch(bar, stop)
-        futures = [pool.submit(_build, job, settings, watch) for job in jobs]
+        futures = {pool.submit(_build, job, settings, watch): job.name for job in jobs}
+        left_out: dict[str, str] = {}
         try:
             for future in as_completed(futures):
-                future.result()
+                error = future.exception()
+                if error is not None and not (settings.lenient and isinstance(error, SettingsError)):
+                    raise error
+                if error is not None:
+                    left_out[futures[future]] = f"The set '{futures[future]}' is left out: {error}"
                 bar.update()
-            return {job.name: future.result() for job, future in zip(jobs, futures, strict=True)}
+            kept = {name: future.result() for future, name in futures.items() if name not in left_out}
+            return kept, [left_out[name] for name in futures.values() if name in left_out]
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -282,7 +222,7 @@ class _Watch:
             self._bar.set_postfix_str(f"{self._seen:,} examples streamed")
 
 
-def _build(job: _Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
+def _build(job: Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
     design = job.design
     design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)

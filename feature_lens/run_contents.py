@@ -14,6 +14,7 @@ from feature_lens.cards import NetworkCard, Provenance
 from feature_lens.dual_record import DualRecord
 from feature_lens.examples import Column, Examples
 from feature_lens.feature_set import FeatureSet
+from feature_lens.kept_table import KeptTable
 from feature_lens.registry import unknown_name
 
 # Output reductions whose kernel a run may keep.
@@ -50,7 +51,7 @@ class KeptKernel:
 @dataclass(frozen=True)
 class RunContents:
     """A network, its examples, the network's outputs (n, c) on them, and feature sets by name; `dual` and `kernel` where they
-    were asked for."""
+    were asked for, and tables of figures by name."""
 
     name: str
     network: NetworkCard
@@ -60,6 +61,7 @@ class RunContents:
     provenance: Provenance
     dual: DualRecord | None = None
     kernel: KeptKernel | None = None
+    tables: Mapping[str, KeptTable] = field(default_factory=dict)
 
     def feature_set(self, name: str) -> FeatureSet:
         """A feature set by name; raises SettingsError with the known names otherwise."""

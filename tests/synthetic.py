@@ -9,6 +9,7 @@ import numpy as np
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
 from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import Card, FeatureSet, ranking_columns
+from feature_lens.kept_table import KeptTable
 from feature_lens.ranking import rank_values
 from feature_lens.run_contents import RunContents
 from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
@@ -86,6 +87,7 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         modality=shown[1],
         class_names=("ant", "bee", "cat"),
         vocabulary=("a", "b", "c", "d", "=") if modality == "tokens" else (),
+        concepts={"legs & wings": np.eye(3)[labels][:, :2], "a phase": np.sin(np.arange(n))},
     )
     outputs = np.eye(3)[labels] + 0.1 * rng.standard_normal((n, 3))
     views = ("score", "output:0", "output:1", "output:2")
@@ -161,4 +163,9 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         initial=rng.standard_normal(TABLE.total),
     )
     provenance = Provenance({"tile": 32}, {"feature_lens": "0.1.0"}, "f" * 64, ("vmap was used",))
-    return RunContents("synthetic", network, examples, outputs, {s.name: s for s in sets}, provenance)
+    figures = {"step": np.arange(3), "loss": np.array([1.0, 0.5, np.nan]), "words": np.array(["ß", "", "x" * 300])}
+    tables = {
+        "figures": KeptTable("Figures", figures, "Some of every type."),
+        "none": KeptTable("None", {"a": np.arange(0)}),
+    }
+    return RunContents("synthetic", network, examples, outputs, {s.name: s for s in sets}, provenance, tables=tables)

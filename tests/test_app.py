@@ -15,6 +15,7 @@ from feature_lens_app import address, launch
 from feature_lens_app.words import plain, safe, shorten
 from streamlit.testing.v1 import AppTest
 
+from feature_lens.concepts import Concept
 from feature_lens.errors import AppError
 from feature_lens.store import write_run
 
@@ -190,7 +191,8 @@ def test_the_first_tile_and_the_first_row_are_the_maximum(app: Opener, runs: Pat
 
 def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> None:
     made = synthetic.contents()
-    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"))
+    concepts = (Concept.of(HOSTILE.replace("/", "|")[:80], np.arange(60), [HOSTILE]),)
+    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"), concepts=concepts)
     neurons = made.sets["neurons"]
     named = replace(
         neurons,
@@ -208,6 +210,11 @@ def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> 
             assert "<img src=x" not in body
         for label in (element.proto.label for element in test.get("page_link")):
             assert "](" not in re.sub(r"\\.", "", label)
+
+
+def test_the_overview_names_the_concepts(app: Opener, runs: Path) -> None:
+    shown = texts(fine(app("overview", runs / "image.h5")))
+    assert "Known besides: legs &amp; wings (2), a phase (1)" in shown
 
 
 def test_moments_alone_are_said_to_be_all(app: Opener, runs: Path) -> None:

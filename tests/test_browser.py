@@ -113,53 +113,38 @@ VIEWS = {
     "browse": [
         ("select", "Run", "second", "run"),
         ("select", "Feature set", "trace (4)", "set"),
-        ("select", "Feature set", "eigen (6)", "set"),
-        ("select", "View", "output 1: bee", "view"),
         ("select", "Filter", "live ones", "keep"),
         ("select", "Sort by", "standard deviation", "sort"),
         ("segments", "Direction", "rising", "dir"),
-        ("text", "Search names", "eigen", "q"),
+        ("text", "Search names", "2", "q"),
     ],
-    "browse?set=neurons": [
-        ("select", "Feature set", "many (60)", "set"),
-        ("select", "Layer", "3", "layer"),
-        ("page", "", "2", "page"),
-    ],
-    "feature?set=many": [
-        ("select", "Feature set", "eigen (6)", "set"),
+    "browse?set=many": [("select", "Layer", "3", "layer"), ("page", "", "2", "page")],
+    "feature?set=eigen": [
         ("select", "View", "output 2: cat", "view"),
-        ("number", "Feature number", "4", "feature"),
         ("segments", "Examples at each end", "20", "show"),
         ("segments", "Quantile groups", "10", "groups"),
         ("number", "Jump to rank", "7", "rank"),
     ],
-    "compare": [
-        ("select", "Feature set A", "unit (5)", "set"),
+    "compare?set=unit": [
         ("select", "View A", "output 1: bee", "view"),
         ("number", "Feature A", "2", "feature"),
         ("select", "Feature set B", "many (60)", "set_b"),
-        ("number", "Feature B", "3", "feature_b"),
         ("segments", "Match", "each of B in A", "way"),
         ("segments", "Order", "by feature number", "by"),
         ("page", "", "3", "page"),
     ],
-    "compare?set_b=eigen": [("select", "View B", "output 0: ant", "view_b")],
-    "export": [
-        ("select", "Feature set", "unit (5)", "set"),
+    "export?set=unit&which=list": [
         ("several", "Views", "output 1: bee", "views"),
         ("number", "Examples at each end", "3", "count"),
         ("segments", "Ends", "lowest", "ends"),
         ("segments", "Format", "JSON Lines", "format"),
-        ("segments", "Features", "one", "which"),
-        ("number", "Feature number", "4", "feature"),
+        ("text", "Feature numbers", "1, 3-4", "features"),
     ],
-    "export?which=list": [("text", "Feature numbers", "1, 3-4", "features")],
     "export?set=unit": [
         ("segments", "What", "a table", "what"),
         ("segments", "Examples", "one", "of"),
         ("number", "Example", "4", "example"),
         ("select", "Output", "output 1: bee", "output"),
-        ("segments", "Format", "Parquet", "format"),
     ],
 }
 

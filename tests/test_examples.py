@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from feature_lens.concepts import Concept
 from feature_lens.errors import ExamplesError
 from feature_lens.examples import Examples, Modality
 
@@ -89,6 +90,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"modality": Modality("image", (1, 3, 2))},
         r"shape \(1, 3, 2\) shows 6 entries, but an input has 4; give the shape",
     ),
+    "a concept of another length": ({"concepts": {"a": Y[:4]}}, "'a' needs a row for each of 6 examples, but 4 came"),
+    "a concept of words": ({"concepts": {"a": list("abcdef")}}, r"'a' needs real values \(n, d\), but <U1 of shape \(6, 1\)"),
+    "a concept of three axes": ({"concepts": {"a": np.zeros((6, 1, 1))}}, r"real values \(n, d\), but float64 of shape \(6, 1, 1\)"),
+    "a concept without columns": ({"concepts": {"a": np.zeros((6, 0))}}, r"real values \(n, d\), but float64 of shape \(6, 0\)"),
+    "a ragged concept": ({"concepts": {"a": [[1, 2], [3]]}}, "'a' must form one array, but they do not .*; give equal shapes"),
+    "a concept that is not known": ({"concepts": {"a": [1, np.nan, 2, np.inf, 3, 4]}}, "'a' must be known of every example, but 2 hold NaN"),
+    "a concept that leaves its place": ({"concepts": {"a/b": Y}}, "without '/', .* but 'a/b' came; choose another name"),
+    "a concept that hides": ({"concepts": {"..": Y}}, "does not begin with '.', but '..' came"),
+    "a concept without a name": ({"concepts": {"": Y}}, "of 1 to 80 characters .* but '' came"),
+    "a concept under another name": ({"concepts": {"a": Concept.of("b", Y)}}, "'b' was given under the name 'a'"),
 }  # fmt: skip
 
 
@@ -227,6 +238,27 @@ def test_modalities_by_name_and_in_full() -> None:
             Modality(kind, shape)  # type: ignore[arg-type]  # the names come from a loop
 
 
+def test_concepts_are_real_columns_with_names() -> None:
+    given = {"parity": Y % 2, "a + b, é": np.eye(3)[Y], "size": Concept.of("size", X[:, :2], ["height", "width"])}
+    examples = Examples.from_arrays(X, Y, concepts=given)
+    assert [one.name for one in examples.concepts] == list(given)
+    parity, waves, size = examples.concepts
+    assert (parity.labels, size.labels) == (("parity",), ("height", "width"))
+    assert waves.labels == ("a + b, é 0", "a + b, é 1", "a + b, é 2")
+    assert parity.values.dtype == np.float64
+    assert parity.values.tolist() == [[label % 2] for label in Y]
+    some = examples.on(np.array([5, 0]))
+    np.testing.assert_array_equal(some.concepts[2].values, X[[5, 0], :2])
+    assert some.concepts[2].labels == size.labels
+    for labels, sentence in (
+        (["one"], "one label for each of its 2 columns, all different, but 1 came"),
+        (["one", "one"], "but 2 came, 1 of them different; name each column"),
+        ("ab", "a list of words, but the text 'ab' came"),
+    ):
+        with pytest.raises(ExamplesError, match=sentence):
+            Concept.of("size", X[:, :2], labels)
+
+
 def test_duplicates_are_grouped_by_their_first() -> None:
     inputs = np.array([[1.0, 2], [3, 4], [1, 2], [0.0, 0], [3, 4], [1, 2], [-0.0, 0]])
     assert Examples.from_arrays(inputs).duplicate_group.tolist() == [0, 1, 0, 3, 1, 0, 6]
@@ -268,6 +300,10 @@ def test_the_digest_changes_with_every_part() -> None:
         replace(base, vocabulary=()),
         replace(base, modality=Modality("image", (1, 2, 2))),
         replace(base, modality=Modality("vector", (4,), 0, 1)),
+        replace(base, concepts=(Concept.of("a", Y),)),
+        replace(base, concepts=(Concept.of("b", Y),)),
+        replace(base, concepts=(Concept.of("a", Y, ["b"]),)),
+        replace(base, concepts=(Concept.of("a", Y + 1),)),
     ]
     digests = [example_set.digest() for example_set in [base, *others]]
     assert len(set(digests)) == len(digests)

@@ -143,6 +143,21 @@ def test_what_does_not_apply_is_left_out_with_a_remark() -> None:
         compute_run(without, few, ExtractSettings(sets=(SetSettings("unit"),)), progress=False)
 
 
+def test_leniency_leaves_out_sets_that_cannot_be_made_before_and_after_they_are_begun() -> None:
+    _, few = made(_Root(), (3,), 8, 2)
+    network = Network.from_module(_Vector().eval(), initial=_Vector().state_dict())
+    wanted = (SetSettings("unit"), SetSettings("eigen", n_components=1), SetSettings("deflated", "trace"))
+    settings = ExtractSettings(sets=wanted, lenient=True, ablation=True)
+    contents = compute_run(network, few, settings, progress=False)
+    assert list(contents.sets) == ["eigen"]
+    remarks = [remark for remark in contents.provenance.remarks if "is left out" in remark]
+    assert [remark.split("'")[1] for remark in remarks] == ["unit", "deflated_trace"]
+    assert "ablation/loss" in contents.sets["eigen"]
+    assert contents.dual is None
+    with pytest.raises(SettingsError):
+        compute_run(network, few, ExtractSettings(sets=wanted[1:]), progress=False)
+
+
 class _Vector(nn.Module):
     """No weight of two dimensions."""
 

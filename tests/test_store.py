@@ -22,11 +22,14 @@ import numpy as np
 import pytest
 from synthetic import contents, with_factors
 
-from feature_lens.errors import FeatureLensError, OutputError, RunError
+from feature_lens.errors import FeatureLensError, OutputError, RunError, SettingsError
 from feature_lens.examples import Examples
+from feature_lens.kept_table import KeptTable
 from feature_lens.run_contents import RunContents
 from feature_lens.store import RunFile, check_writable, schema, specification, write_bytes, write_run, writer
+from feature_lens.store.columns import PLAIN_BYTES
 from feature_lens.store.seal import sealed
+from feature_lens.store.table_group import table_elements
 
 FROZEN = Path(__file__).with_name("frozen") / "run_v1.h5"
 FROZEN_1_1 = FROZEN.with_name("run_v1_1.h5")
@@ -63,10 +66,13 @@ def _read_all(run: RunContents) -> dict[str, np.ndarray]:
         columns["initial"] = run.network.initial
     for name, feature_set in run.sets.items():
         columns |= {f"{name}/{column}": feature_set.columns[column] for column in feature_set.columns}
+    for name, table in run.tables.items():
+        columns |= {f"table {name}/{column}": values for column, values in table.columns.items()}
     columns |= {"ids": run.examples.ids, "duplicates": run.examples.duplicate_group}
     for part in ("targets", "training"):
         if (array := getattr(run.examples, part)) is not None:
             columns[part] = array
+    columns |= {f"concept {concept.name}": concept.values for concept in run.examples.concepts}
     return {name: np.asarray(column) for name, column in columns.items()}
 
 
@@ -84,6 +90,12 @@ def _same(found: RunContents, wanted: RunContents) -> None:
         assert getattr(found.network, part) == getattr(wanted.network, part), part
     for part in ("modality", "class_names", "vocabulary"):
         assert getattr(found.examples, part) == getattr(wanted.examples, part), part
+    assert {name: (one.title, one.text) for name, one in found.tables.items()} == {
+        name: (one.title, one.text) for name, one in wanted.tables.items()
+    }
+    assert [(one.name, one.labels) for one in found.examples.concepts] == [
+        (one.name, one.labels) for one in wanted.examples.concepts
+    ]
     assert list(found.sets) == list(wanted.sets)
     for name, feature_set in wanted.sets.items():
         assert found.sets[name].views == feature_set.views
@@ -159,16 +171,20 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
     path.write_bytes(frozen[which].read_bytes() if which in frozen else good)
     with h5py.File(path, "r") as file:
         folders = [("network", schema.NETWORK), ("examples", schema.EXAMPLES)]
+        folders += [(f"examples/concepts/{name}", schema.CONCEPT) for name in file["examples"].get("concepts", ())]
         folders += [(f"sets/{name}", schema.SET) for name in file["sets"]]
         for name in file["sets"]:
             for number in file.get(f"sets/{name}/factors", ()):
                 share = f"sets/{name}/factors/{number}"
                 folders.append((share, schema.FACTOR))
                 folders += [(f"{share}/inputs/{index}", schema.INPUT) for index in file.get(f"{share}/inputs", ())]
+        for name in file.get("tables", ()):
+            count = len(json.loads(file[f"tables/{name}"].attrs["columns"]))
+            folders.append((f"tables/{name}", table_elements(count)))
         seen: set[str] = set()
         letters: dict[str, int] = {}
         for folder, elements in folders:
-            own = letters if not folder.startswith("sets") else dict(letters)
+            own = dict(letters) if folder.startswith(("sets", "tables", "examples/concepts")) else letters
             for element in elements:
                 if element.name not in file[folder]:
                     assert element.optional, (folder, element.name)
@@ -182,14 +198,16 @@ def test_plain_h5py_reads_it_as_the_schema_says(which: str, good: bytes, tmp_pat
                     assert own.setdefault(letter, size) == size, (folder, element.name, letter)
         assert seen == {name for name, _ in _walk(path)}
         assert file.attrs["format"] == "feature_lens run"
-        assert file.attrs["format_version"] == {"frozen": "1.0", "frozen 1.1": "1.1"}.get(which, "1.2")
+        assert file.attrs["format_version"] == {"frozen": "1.0", "frozen 1.1": "1.1", "frozen 1.2": "1.2"}.get(
+            which, "1.3"
+        )
         assert file.attrs["complete"]
         for key, kind in (("settings", dict), ("software", dict), ("remarks", list)):
             assert isinstance(json.loads(file.attrs[key]), kind)
         for group in file["sets"].values():
             assert len(json.loads(group.attrs["views"])) == group["highest/position"].shape[1]
     text = specification()
-    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.SET, *schema.FACTOR, *schema.INPUT):
+    for element in (*schema.NETWORK, *schema.EXAMPLES, *schema.CONCEPT, *schema.SET, *schema.FACTOR, *schema.INPUT):
         assert element.name in text
         assert element.meaning in text
 
@@ -201,7 +219,7 @@ def test_chunks_are_small_and_only_gzip_and_shuffle_are_used(tmp_path: Path) -> 
     compressed = 0
     for name, dataset in _walk(path):
         filters = dataset.id.get_create_plist().get_nfilters()
-        if dataset.nbytes <= writer.PLAIN_BYTES:
+        if dataset.nbytes <= PLAIN_BYTES:
             assert (filters, dataset.chunks) == (0, None), name
             continue
         compressed += 1
@@ -289,7 +307,7 @@ def _fail(error: BaseException) -> Callable[..., Any]:
 FAILURES: dict[str, tuple[str, BaseException, type[BaseException]]] = {
     "in the contents": ("_write_set", OSError(28, "No space left on device"), RunError),
     "an unforeseen one": ("_write_set", KeyError("x"), KeyError),
-    "by the user": ("_write_array", KeyboardInterrupt(), KeyboardInterrupt),
+    "by the user": ("write_tables", KeyboardInterrupt(), KeyboardInterrupt),
     "a full disk": ("os.fsync", OSError(28, "No space left on device"), OutputError),
     "the user, late": ("os.fsync", KeyboardInterrupt(), KeyboardInterrupt),
     "the last step": ("os.replace", PermissionError(1, "Operation not permitted"), OutputError),
@@ -590,6 +608,7 @@ def test_unfinished_and_incomplete_files_are_refused(tampered: Tampered) -> None
         assert f"'/{missing}/" in _refused(tampered(_put(missing, None)))
 
 
+CONCEPT = "examples/concepts/legs & wings"
 WRONG_DATA: dict[str, tuple[str, Any, str]] = {
     "another n": ("examples/output", np.zeros((11, 3)), "needs n = 12"),
     "another c": ("examples/output", np.zeros((12, 2)), "3 outputs, but 2"),
@@ -607,6 +626,17 @@ WRONG_DATA: dict[str, tuple[str, Any, str]] = {
     "negative shapes": ("network/parameters/shape", np.array([b"[-5, -12]", b"[5]", b"[3, 5]"]), "holds no shape"),
     "shapes of words": ("network/parameters/shape", np.array([b'["a"]', b"[5]", b"[3, 5]"]), "holds no shape"),
     "shapes that are no JSON": ("network/parameters/shape", np.array([b"[", b"[5]", b"[3, 5]"]), "damaged or foreign"),
+    "columns of unequal length": ("tables/figures/1", np.zeros(2), "needs m = 3"),
+    "a table without a column": ("tables/figures/2", None, "'/tables/figures/2' is missing"),
+    "columns of complex numbers": ("tables/figures/1", np.zeros(3, dtype=complex), "holds complex128"),
+    "a concept of another n": (f"{CONCEPT}/value", np.zeros((11, 2)), "needs n = 12"),
+    "a concept without rows": (f"{CONCEPT}/value", np.zeros(12), r"needs the dimensions \(n d\)"),
+    "a concept of words": (f"{CONCEPT}/value", np.full((12, 2), b"x"), "holds [|]S1"),
+    "a concept of another d": (f"{CONCEPT}/value", np.zeros((12, 3)), "one label for each of its 3 columns"),
+    "a concept that is not finite": (f"{CONCEPT}/value", np.full((12, 2), np.nan), "must be known of every example"),
+    "a concept that is not there": (f"{CONCEPT}/value", None, "'/examples/concepts/legs & wings/value' is missing"),
+    "data for a concept": (CONCEPT, np.arange(3), "'/examples/concepts/legs & wings' is missing"),
+    "data for concepts": ("examples/concepts", np.arange(3), "'/examples/concepts' is missing"),
     "text that is no UTF-8": ("network/parameters/name", np.array([b"\xff", b"b", b"c"]), "cannot be read"),
 }
 
@@ -627,6 +657,27 @@ def test_sets_of_a_name_that_is_not_allowed_are_refused(name: str, tampered: Tam
     )
 
 
+@pytest.mark.parametrize("name", ["a b", "..", "-x", "<b>"])
+def test_tables_of_a_name_that_is_not_allowed_are_refused(name: str, tampered: Tampered, tmp_path: Path) -> None:
+    assert "cannot be the name of a table" in _refused(
+        tampered(lambda file: file.move("tables/none", f"tables/{name}"))
+    )
+    made = contents(12)
+    with pytest.raises(RunError, match="A table is called by letters"):
+        write_run(replace(made, tables={name: made.tables["none"]}), tmp_path / "out.h5")
+
+
+def test_tables_that_are_none_are_refused() -> None:
+    with pytest.raises(SettingsError, match="are vectors of one length"):
+        KeptTable("uneven", {"a": np.arange(2), "b": np.arange(3)})
+    with pytest.raises(SettingsError, match="are vectors of one length"):
+        KeptTable("square", {"a": np.zeros((2, 2))})
+    with pytest.raises(SettingsError, match="are vectors of one length"):
+        KeptTable("empty", {})
+    with pytest.raises(SettingsError, match="'a' holds complex128"):
+        KeptTable("complex", {"a": np.zeros(2, dtype=complex)})
+
+
 def test_text_that_is_no_utf8_is_noticed_when_it_is_read(tampered: Tampered) -> None:
     with (
         RunFile(tampered(_put("sets/unit/labels", np.array([b"\xff"] * 5)))) as run,
@@ -645,6 +696,12 @@ def test_data_that_claims_more_than_there_is_memory_for_is_refused(tampered: Tam
             file["examples"].create_dataset(name, shape=shape, dtype=kind, chunks=(64, *shape[1:]))
 
     _refused(tampered(claim))
+
+    def claim_columns(file: h5py.File) -> None:
+        del file[CONCEPT]["value"]
+        file[CONCEPT].create_dataset("value", shape=(12, 1 << 40), dtype=np.float64, chunks=(12, 64))
+
+    assert "claims more numbers than it holds" in _refused(tampered(claim_columns))
 
 
 DEEP = "[" * 100_000
@@ -673,7 +730,11 @@ WRONG_ATTRIBUTES: list[tuple[str, str, Any]] = [
         )
     ),
     *(("examples", "modality", wrong) for wrong in ("[]", "{}", "3")),
+    *((CONCEPT, "labels", wrong) for wrong in ("{}", "[1, 2]", '["a"]', '["a", "a"]', DEEP, 1)),
+    *((CONCEPT, "place", wrong) for wrong in ("first", [0, 1], float("nan"))),
     *(("sets/eigen", "views", wrong) for wrong in ("[]", "{}", '["a"]', "[1, 2, 3, 4]", 4)),
+    *(("tables/figures", "columns", wrong) for wrong in ("[]", "{}", '["a", "a", "b"]', '["a"]', "[1, 2, 3]", DEEP)),
+    *(("tables/figures", key, 3) for key in ("title", "text")),
     *(("sets/eigen", "place", wrong) for wrong in ("first", [0, 1], float("nan"))),
     *(
         ("sets/eigen", "card", wrong)
@@ -694,6 +755,8 @@ def test_attributes_of_a_wrong_type_are_refused(number: int, tampered: Tampered)
         *(("network", key) for key in ("name", "architecture", "n_outputs", "digest", "metrics")),
         *(("examples", key) for key in ("modality", "class_names", "vocabulary")),
         *(("sets/trace", key) for key in ("place", "views", "card")),
+        *(("tables/figures", key) for key in ("title", "text", "columns")),
+        *((CONCEPT, key) for key in ("place", "labels")),
     ],
 )
 def test_every_attribute_is_needed(where: str, key: str, tampered: Tampered) -> None:
@@ -707,7 +770,20 @@ def test_a_huge_attribute_is_read_as_it_is(tampered: Tampered) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["network", "examples", "sets", "sets/eigen", "sets/eigen/highest", "sets/eigen/values", "network/trained"]
+    "where",
+    [
+        CONCEPT,
+        "examples/concepts",
+        "network",
+        "examples",
+        "sets",
+        "sets/eigen",
+        "sets/eigen/highest",
+        "sets/eigen/values",
+        "network/trained",
+        "tables",
+        "tables/none",
+    ],
 )
 @pytest.mark.parametrize("kind", ["soft", "dangling", "external"])
 def test_links_are_refused_wherever_they_stand(where: str, kind: str, tampered: Tampered, tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ def show_data(run: Run) -> None:
         below = f'<p class="fl-quiet" style="margin-top:8px">{safe(names + more)}</p>'
     else:
         below = ""
+    if examples.concepts:
+        known = ", ".join(f"{shorten(one.name, 40)} ({len(one.labels):,})" for one in examples.concepts)
+        below += f'<p class="fl-quiet" style="margin-top:8px">Known besides: {safe(known)}</p>'
     without = (
         "" if examples.training is not None else '<p class="fl-quiet">No split: features are fitted in sample.</p>'
     )

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
+from feature_lens.concepts import Concept
 from feature_lens.errors import FeatureLensError, RunError, in_brief
 from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import SET_NAME, Card, FeatureSet
@@ -24,6 +25,7 @@ from feature_lens.store.factors_reader import read_factors
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import check_seal
 from feature_lens.store.stored import as_shape, columns_of, group_of, part_of, read_json, read_text, read_words
+from feature_lens.store.table_group import read_tables
 from feature_lens.weight_factors import FactoredValues
 
 T = TypeVar("T")
@@ -147,7 +149,8 @@ def _read_contents(file: h5py.File) -> RunContents:
         name = read_text(file, "name")
         kernel = None if part_of(file, "kernel") is None else _read_kernel(group_of(file, "kernel"), dict(sizes))
         dual = None if part_of(file, "dual") is None else read_dual(group_of(file, "dual"), examples, dict(sizes))
-    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual, kernel)
+        tables = {} if part_of(file, "tables") is None else read_tables(group_of(file, "tables"))
+    return RunContents(name, network, examples, outputs, {s.name: s for s in sets}, provenance, dual, kernel, tables)
 
 
 def _read_network(group: h5py.Group, sizes: dict[str, int]) -> NetworkCard:
@@ -189,10 +192,20 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
         training=None if training is None else np.asarray(training).astype(bool),
         class_names=read_words(group, "class_names"),
         vocabulary=read_words(group, "vocabulary"),
+        concepts=() if part_of(group, "concepts") is None else _read_concepts(group_of(group, "concepts"), sizes),
     )
     # Known already: keeps the whole inputs from being read for it.
     examples.__dict__["duplicate_group"] = np.asarray(columns["duplicate_group"])
     return examples, columns["output"]
+
+
+def _read_concepts(folder: h5py.Group, sizes: dict[str, int]) -> tuple[Concept, ...]:
+    groups = sorted((group_of(folder, name) for name in folder), key=lambda group: int(group.attrs["place"]))
+    concepts = []
+    for group in groups:
+        values = np.asarray(columns_of(group, schema.CONCEPT, dict(sizes))["value"], dtype=np.float64)
+        concepts.append(Concept(str(group.name).rsplit("/", 1)[-1], values, read_words(group, "labels")))
+    return tuple(concepts)
 
 
 def _read_kernel(group: h5py.Group, sizes: dict[str, int]) -> KeptKernel:

@@ -1,4 +1,4 @@
-"""The run file, format version 1.2.
+"""The run file, format version 1.3.
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
 inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
@@ -8,7 +8,8 @@ marked (JSON).
 The HDF5 file is followed by 85 bytes that HDF5 does not look at: "feature_lens sha256 ", the sha256 of all bytes before
 in hexadecimal, a line feed. A reader checks them first, because a damaged file can bring HDF5 itself down.
 
-Letters: n examples, c outputs, p parameters, l parameter tensors, k features, v views, m kept extremes, q classes.
+Letters: n examples, c outputs, p parameters, l parameter tensors, k features, v views, m kept extremes, q classes,
+d columns of a concept.
 Rows of anything that has one row per example and output are numbered example * c + output. Everything about features
 is feature-major, so one feature is one contiguous read.
 
@@ -27,6 +28,11 @@ Attributes of /network
 
 Attributes of /examples
     modality (JSON: kind, shape, low, high), class_names (JSON list), vocabulary (JSON list)
+
+Attributes of /examples/concepts/<name> (since 1.3, may be absent): what is known of the examples beside their targets; a
+name is of up to 80 characters, none of them "/", the first of them no "."
+    place     order of the concept among the concepts, from 0
+    labels    (JSON) names of its d columns, all different
 
 Attributes of /sets/<set name>; a name holds letters, digits, "_", "-" and ".", the first of them neither "-" nor "."
     place     order of the set among the sets, from 0
@@ -62,6 +68,13 @@ Attributes of /kernel (since 1.2, absent unless it was asked for): the neural ta
 all parameters, with their learning rates. Its data set is not compressed.
     outputs      "trace": summed over outputs, s = n; "flattened": s = n c rows, example * c + output
 
+Groups /tables/<table name> (since 1.3, may be absent): figures that belong to no single feature set. Data sets are called
+"0", "1" and so on, one for each column, all of one length: int, bool, float or text.
+
+Attributes of /tables/<table name>; a name is made as that of a set
+    title, text  what the table holds, in words
+    columns      (JSON) list of the columns' names
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 
@@ -72,7 +85,7 @@ from typing import Final
 
 FORMAT: Final = "feature_lens run"
 MAJOR: Final = 1
-MINOR: Final = 2
+MINOR: Final = 3
 VERSION: Final = f"{MAJOR}.{MINOR}"
 
 
@@ -105,6 +118,8 @@ EXAMPLES: Final = (
     Element("target", "n ...", "iuf", "class label, or real values (n) or (n c)", optional=True),
     Element("training", "n", "b", "true for training examples; absent when there is no split", optional=True),
 )
+
+CONCEPT: Final = (Element("value", "n d", "f", "the known numbers of each example, all finite", False, 3),)
 
 SET: Final = (
     Element(
@@ -213,9 +228,11 @@ def specification() -> str:
     """The whole specification as text: this module's docstring and the table of data sets."""
     lines = [(__doc__ or "").rstrip()]
     factor = "/sets/<set name>/factors/<number>"
-    folders = (("/network", NETWORK), ("/examples", EXAMPLES), ("/sets/<set name>", SET))
     for folder, elements in (
-        *folders,
+        ("/network", NETWORK),
+        ("/examples", EXAMPLES),
+        ("/examples/concepts/<name>", CONCEPT),
+        ("/sets/<set name>", SET),
         (factor, FACTOR),
         (f"{factor}/inputs/<number>", INPUT),
         ("/dual", DUAL),

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from feature_lens.errors import RunError, in_brief
 from feature_lens.examples import Column
 from feature_lens.store import schema
+from feature_lens.store.columns import PLAIN_BYTES, check_shape
 from feature_lens.store.lock import HDF5_LOCK
-from feature_lens.store.writer import PLAIN_BYTES, check_shape
 
 T = TypeVar("T")
 # Deflate makes nothing smaller than this, with some room.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import secrets
@@ -16,7 +15,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from feature_lens.dual_record import DualRecord, Expansion
 from feature_lens.errors import OutputError, RunError, in_brief
@@ -24,13 +22,13 @@ from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import KEPT_KERNELS, Deferred, KeptKernel, RunContents
 from feature_lens.store import schema
 from feature_lens.store.blocks import add_matrix, check_room, reserve
+from feature_lens.store.columns import CHUNK_BYTES, json_text, write_columns
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import seal, sealed
+from feature_lens.store.table_group import write_tables
 from feature_lens.weight_factors import FactoredValues, WeightFactors
 
-CHUNK_BYTES = 1 << 20
 _ROWS = 256  # of a kernel, copied at a time
-PLAIN_BYTES = 2048  # up to here the index of a compressed data set is larger than what compression saves
 
 
 def check_writable(path: Path | str, overwrite: bool = False) -> Path:
@@ -190,10 +188,10 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
     file.attrs["format"] = schema.FORMAT
     file.attrs["format_version"] = schema.VERSION
     file.attrs["name"] = contents.name
-    file.attrs["settings"] = _json(dict(provenance.settings))
-    file.attrs["software"] = _json(dict(provenance.software))
+    file.attrs["settings"] = json_text(dict(provenance.settings))
+    file.attrs["software"] = json_text(dict(provenance.software))
     file.attrs["fingerprint"] = provenance.fingerprint
-    file.attrs["remarks"] = _json(list(provenance.remarks))
+    file.attrs["remarks"] = json_text(list(provenance.remarks))
     sizes: dict[str, int] = {}
     _write_network(file.create_group("network"), contents, sizes)
     _write_examples(file.create_group("examples"), contents, sizes)
@@ -206,11 +204,8 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
         _write_set(sets.create_group(feature_set.name), feature_set, place, dict(sizes))
     if contents.dual is not None:
         _write_dual(file.create_group("dual"), contents.dual, dict(sizes))
-
-
-def _json(value: Any) -> str:
-    """JSON that any program reads: without NaN and infinity, which JSON has not."""
-    return json.dumps(value, allow_nan=False)
+    if contents.tables:
+        write_tables(file.create_group("tables"), contents.tables)
 
 
 def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
@@ -219,24 +214,24 @@ def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, in
     group.attrs["architecture"] = network.architecture
     group.attrs["n_outputs"] = network.n_outputs
     group.attrs["digest"] = network.digest
-    group.attrs["metrics"] = _json(dict(network.metrics))
+    group.attrs["metrics"] = json_text(dict(network.metrics))
     table = network.parameters
     columns: dict[str, Any] = {
         "parameters/name": np.array(table.names),
-        "parameters/shape": np.array([_json(shape) for shape in table.shapes]),
+        "parameters/shape": np.array([json_text(shape) for shape in table.shapes]),
         "parameters/learning_rate": np.array(table.learning_rates, dtype=np.float64),
         "trained": network.trained,
     }
     if network.initial is not None:
         columns["initial"] = network.initial
-    _write_columns(group, columns, schema.NETWORK, sizes)
+    write_columns(group, columns, schema.NETWORK, sizes)
 
 
 def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
     examples = contents.examples
-    group.attrs["modality"] = _json(asdict(examples.modality))
-    group.attrs["class_names"] = _json(list(examples.class_names))
-    group.attrs["vocabulary"] = _json(list(examples.vocabulary))
+    group.attrs["modality"] = json_text(asdict(examples.modality))
+    group.attrs["class_names"] = json_text(list(examples.class_names))
+    group.attrs["vocabulary"] = json_text(list(examples.vocabulary))
     columns: dict[str, Any] = {
         "id": examples.ids,
         "input": examples.inputs,
@@ -247,29 +242,34 @@ def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, i
         columns["target"] = examples.targets
     if examples.training is not None:
         columns["training"] = examples.training
-    _write_columns(group, columns, schema.EXAMPLES, sizes)
+    write_columns(group, columns, schema.EXAMPLES, sizes)
+    for place, concept in enumerate(examples.concepts):
+        own = group.create_group(f"concepts/{concept.name}")
+        own.attrs["place"] = place
+        own.attrs["labels"] = json_text(list(concept.labels))
+        write_columns(own, {"value": concept.values}, schema.CONCEPT, dict(sizes))
 
 
 def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: dict[str, int]) -> None:
     group.attrs["place"] = place
-    group.attrs["views"] = _json(list(feature_set.views))
-    group.attrs["card"] = _json(asdict(feature_set.card))
+    group.attrs["views"] = json_text(list(feature_set.views))
+    group.attrs["card"] = json_text(asdict(feature_set.card))
     sizes["v"] = len(feature_set.views)
     columns = dict(feature_set.columns)
     values = columns.get("values")
     if isinstance(values, FactoredValues):  # computed from what is written instead
         del columns["values"]
-    _write_columns(group, columns, schema.SET, sizes)
+    write_columns(group, columns, schema.SET, sizes)
     if isinstance(values, FactoredValues):
         _write_factors(group.create_group("factors"), values.factors, sizes)
 
 
 def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> None:
-    group.attrs["fidelities"] = _json([asdict(one) for one in dual.fidelities])
-    group.attrs["fitted"] = _json(None if dual.fitted is None else asdict(dual.fitted))
-    group.attrs["notes"] = _json(list(dual.notes))
-    group.attrs["remarks"] = _json(list(dual.remarks))
-    group.attrs["expansion"] = _json(None if dual.expansion is None else _expansion(dual.expansion))
+    group.attrs["fidelities"] = json_text([asdict(one) for one in dual.fidelities])
+    group.attrs["fitted"] = json_text(None if dual.fitted is None else asdict(dual.fitted))
+    group.attrs["notes"] = json_text(list(dual.notes))
+    group.attrs["remarks"] = json_text(list(dual.remarks))
+    group.attrs["expansion"] = json_text(None if dual.expansion is None else _expansion(dual.expansion))
     columns = dict(dual.columns)
     if dual.tickets:
         figures = [(one.r2, one.agreement, one.accuracy, one.training_agreement) for one in dual.tickets]
@@ -279,7 +279,7 @@ def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> N
             "ticket/kept": np.array([one.kept for one in dual.tickets]),
             "ticket/figure": np.array(figures, dtype=np.float64),
         }
-    _write_columns(group, columns, schema.DUAL, sizes)
+    write_columns(group, columns, schema.DUAL, sizes)
 
 
 def _expansion(expansion: Expansion) -> dict[str, Any]:
@@ -292,76 +292,15 @@ def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, i
     for number, share in enumerate(factors.shares):
         place, own = group.create_group(str(number)), dict(common)
         held = {"g": share.g, "gradient": share.gradient, "entry": share.entry}
-        _write_columns(place, _present(held), schema.FACTOR, own)
+        write_columns(place, _present(held), schema.FACTOR, own)
         own.pop("m", None)
         for index, inputs in enumerate(share.inputs):
             came = place.create_group(f"inputs/{index}")
             came.attrs["scale"] = inputs.scale
             came.attrs["kinds"] = 0 if inputs.token is None else inputs.kinds
             held = {"entry": inputs.entry, "a": inputs.a, "token": inputs.token}
-            _write_columns(came, _present(held), schema.INPUT, dict(own))
+            write_columns(came, _present(held), schema.INPUT, dict(own))
 
 
 def _present(columns: dict[str, Any]) -> dict[str, Any]:
     return {name: column for name, column in columns.items() if column is not None}
-
-
-def _write_columns(
-    group: h5py.Group, columns: Any, elements: tuple[schema.Element, ...], sizes: dict[str, int]
-) -> None:
-    known = {element.name for element in elements}
-    if unknown := sorted(set(columns) - known):
-        raise RunError(f"The schema has no data set '{group.name}/{unknown[0]}'; add it to the schema first.")
-    for element in elements:
-        if element.name not in columns:
-            if not element.optional:
-                raise RunError(f"A run needs the data set '{group.name}/{element.name}', but it is missing.")
-            continue
-        array = np.asarray(columns[element.name])
-        schema_kind = "S" if array.dtype.kind == "U" else array.dtype.kind
-        if schema_kind not in element.kinds:
-            raise RunError(f"'{group.name}/{element.name}' holds {array.dtype}, but the schema says {element.kinds}.")
-        check_shape(f"{group.name}/{element.name}", array.shape, element.dims, sizes)
-        _write_array(group, element.name, array)
-
-
-def check_shape(name: str, shape: tuple[int, ...], dims: str, sizes: dict[str, int]) -> None:
-    """Raise RunError where a shape does not fit its letters; letters seen for the first time are remembered."""
-    letters = dims.split()
-    fixed = [letter for letter in letters if letter != "..."]
-    if len(shape) < len(fixed) or (len(shape) > len(fixed) and "..." not in letters):
-        raise RunError(f"'{name}' needs the dimensions ({dims}), but its shape is {shape}.")
-    for letter, size in zip(fixed, shape, strict=False):
-        if sizes.setdefault(letter, size) != size:
-            raise RunError(
-                f"'{name}' needs {letter} = {sizes[letter]} by the rest of the run, but its shape is {shape}."
-            )
-
-
-def _write_array(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
-    if array.dtype.kind == "U":
-        encoded = np.char.encode(array, "utf-8")
-        width = max(encoded.dtype.itemsize, 1)
-        array = encoded.astype(h5py.string_dtype("utf-8", width))
-    if array.ndim == 0 or array.nbytes <= PLAIN_BYTES:
-        group.create_dataset(name, data=array)
-        return
-    group.create_dataset(
-        name,
-        data=array,
-        chunks=_chunks(array.shape, array.dtype.itemsize),
-        compression="gzip",
-        compression_opts=4,
-        shuffle=True,
-    )
-
-
-def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunks of whole trailing dimensions, at most 1 MiB: one feature, or a few, per chunk."""
-    chunk = list(shape)
-    for axis in range(len(shape)):
-        rest = itemsize * int(np.prod(chunk[axis + 1 :], dtype=np.int64))
-        chunk[axis] = max(1, min(shape[axis], CHUNK_BYTES // max(rest, 1)))
-        if rest <= CHUNK_BYTES:
-            break
-    return tuple(chunk)

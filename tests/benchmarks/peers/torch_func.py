@@ -75,22 +75,26 @@ def full_reference(request: Request) -> Job:
 
 
 def best_examples(request: Request) -> Job:
-    """The `keep` highest of every weight (p, keep): of output 0, or of the value of largest magnitude over outputs."""
+    """The `keep` highest of every weight (p, keep), and with `ends` 2 the lowest too, as we rank them: of output 0, or of
+    the value of largest magnitude over outputs."""
     module, params, inputs = _read(request)
-    keep, output = request.options["keep"], request.options["output"]
+    keep, output, ends = (request.options[name] for name in ("keep", "output", "ends"))
     choose = _of_output if output == "output:0" else _largest
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
-        best: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        best: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
         for start, gradients in choose(module, params, inputs):
             for name, values in gradients.items():
                 columns = values.flatten(1).T
                 where = torch.arange(start, start + columns.shape[1]).expand_as(columns)
-                if name in best:
-                    columns, where = torch.cat([best[name][0], columns], 1), torch.cat([best[name][1], where], 1)
-                top = columns.topk(min(keep, columns.shape[1]), dim=1)
-                best[name] = top.values, where.gather(1, top.indices)
-        return torch.cat([one[0] for one in best.values()]), torch.cat([one[1] for one in best.values()])
+                for end in range(ends):
+                    kept = best.get((name, end))
+                    every = columns if kept is None else torch.cat([kept[0], columns], 1)
+                    of = where if kept is None else torch.cat([kept[1], where], 1)
+                    top = every.topk(min(keep, every.shape[1]), dim=1, largest=end == 0)
+                    best[name, end] = top.values, of.gather(1, top.indices)
+        highest = [found for (_, end), found in best.items() if end == 0]
+        return torch.cat([one[0] for one in highest]), torch.cat([one[1] for one in highest])
 
     return Job(run, lambda found: found[0].numpy())
 

@@ -1,0 +1,81 @@
+"""Columns of a group of the run file: each checked against the schema, then written in chunks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.errors import RunError
+from feature_lens.store import schema
+
+CHUNK_BYTES: Final = 1 << 20
+PLAIN_BYTES: Final = 2048  # up to here the index of a compressed data set is larger than what compression saves
+
+
+def json_text(value: Any) -> str:
+    """JSON that any program reads: without NaN and infinity, which JSON has not."""
+    return json.dumps(value, allow_nan=False)
+
+
+def write_columns(group: h5py.Group, columns: Any, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> None:
+    """Write columns under their names; raises RunError for one that the schema does not know, misses, or that does not fit."""
+    known = {element.name for element in elements}
+    if unknown := sorted(set(columns) - known):
+        raise RunError(f"The schema has no data set '{group.name}/{unknown[0]}'; add it to the schema first.")
+    for element in elements:
+        if element.name not in columns:
+            if not element.optional:
+                raise RunError(f"A run needs the data set '{group.name}/{element.name}', but it is missing.")
+            continue
+        array = np.asarray(columns[element.name])
+        schema_kind = "S" if array.dtype.kind == "U" else array.dtype.kind
+        if schema_kind not in element.kinds:
+            raise RunError(f"'{group.name}/{element.name}' holds {array.dtype}, but the schema says {element.kinds}.")
+        check_shape(f"{group.name}/{element.name}", array.shape, element.dims, sizes)
+        _write_array(group, element.name, array)
+
+
+def check_shape(name: str, shape: tuple[int, ...], dims: str, sizes: dict[str, int]) -> None:
+    """Raise RunError where a shape does not fit its letters; letters seen for the first time are remembered."""
+    letters = dims.split()
+    fixed = [letter for letter in letters if letter != "..."]
+    if len(shape) < len(fixed) or (len(shape) > len(fixed) and "..." not in letters):
+        raise RunError(f"'{name}' needs the dimensions ({dims}), but its shape is {shape}.")
+    for letter, size in zip(fixed, shape, strict=False):
+        if sizes.setdefault(letter, size) != size:
+            raise RunError(
+                f"'{name}' needs {letter} = {sizes[letter]} by the rest of the run, but its shape is {shape}."
+            )
+
+
+def _write_array(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
+    if array.dtype.kind == "U":
+        encoded = np.char.encode(array, "utf-8")
+        width = max(encoded.dtype.itemsize, 1)
+        array = encoded.astype(h5py.string_dtype("utf-8", width))
+    if array.ndim == 0 or array.nbytes <= PLAIN_BYTES:
+        group.create_dataset(name, data=array)
+        return
+    group.create_dataset(
+        name,
+        data=array,
+        chunks=_chunks(array.shape, array.dtype.itemsize),
+        compression="gzip",
+        compression_opts=4,
+        shuffle=True,
+    )
+
+
+def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of whole trailing dimensions, at most 1 MiB: one feature, or a few, per chunk."""
+    chunk = list(shape)
+    for axis in range(len(shape)):
+        rest = itemsize * int(np.prod(chunk[axis + 1 :], dtype=np.int64))
+        chunk[axis] = max(1, min(shape[axis], CHUNK_BYTES // max(rest, 1)))
+        if rest <= CHUNK_BYTES:
+            break
+    return tuple(chunk)
