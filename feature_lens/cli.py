@@ -79,7 +79,9 @@ def train(
     name: Annotated[str, typer.Argument(help=f"{_ZOO}.")],
     out: Annotated[Path, typer.Option(help="Folder for parameters, recipe and factories.")],
     recipe: Recipe = None,
-    snapshots: Annotated[int, typer.Option(help="How many parameters to keep on the way.")] = 0,
+    snapshots: Annotated[
+        int | None, typer.Option(help="How many parameters to keep on the way; as many as are shipped without it.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network that comes with the project, and write its parameters where extract can take them."""

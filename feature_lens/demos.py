@@ -35,16 +35,17 @@ def demo_settings(net: ZooNet) -> ExtractSettings:
 
 
 def train_into(
-    name: str, folder: Path, *, recipe: Sequence[str] = (), snapshots: int = 0, overwrite: bool = False
+    name: str, folder: Path, *, recipe: Sequence[str] = (), snapshots: int | None = None, overwrite: bool = False
 ) -> list[Path]:
     """Train a network of the zoo and write its parameters, snapshots, recipe and factories into a folder.
 
+    snapshots: how many; as many as are shipped where that is None.
     Raises OutputError where the folder is a file, or holds something and `overwrite` is not set; with it files of the
     same names are replaced one by one, and nothing else is touched.
     """
     net = ZOO[name].from_text(recipe)
     check_folder(folder, overwrite)
-    files = net.files(net.train(_bar, snapshots))
+    files = net.files(net.train(_bar, net.snapshots if snapshots is None else snapshots))
     folder.mkdir(parents=True, exist_ok=True)
     return [write_bytes(content, folder / file, overwrite) for file, content in files.items()]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -45,8 +46,40 @@ def test_every_net_is_a_recipe_with_shipped_parameters(name: str) -> None:
     card = json.loads((folder / "recipe.json").read_text())
     assert card["licence"] == "MIT"
     assert card["data"] == net.data
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+    assert {file.name for file in folder.iterdir()} == {*card["sha256"], "recipe.json", "net.py"}
     assert demo_settings(net).dual
+
+
+def test_snapshots_are_shipped_and_lie_between_the_beginning_and_the_end() -> None:
+    folders = [parameter_files.shipped_folder(name) for name in ZOO]
+    assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) < 12_000_000
+    for name in ZOO:
+        net = ZOO[name]()
+        made = net.shipped_training()
+        epochs = list(made.snapshots)
+        assert len(epochs) == net.snapshots, name
+        assert epochs == sorted(epochs)
+        assert net.first_snapshot <= epochs[0] < epochs[-1] < net.epochs
+        network = net.shipped()
+        for key, value in made.trained.items():
+            assert torch.equal(network.trained[key], value)
+            # What moved most goes most of the way by the last snapshot.
+            far, near = ((value - state[key]).norm() for state in (made.initial, made.snapshots[epochs[-1]]))
+            assert near <= far, (name, key)
+
+
+def test_the_snapshots_of_modular_addition_show_when_it_learns() -> None:
+    net = ModularAddition()
+    examples, made = net.examples(), net.shipped_training()
+    held_out = ~np.asarray(examples.training)
+    right = {
+        epoch: (net.network(replace(made, trained=state)).outputs(examples).argmax(axis=1) == examples.labels)[held_out]
+        for epoch, state in made.snapshots.items()
+    }
+    # Published: learning sets in near epoch 70 to 100.
+    assert all(found.mean() < 0.1 for epoch, found in right.items() if epoch < 70)
+    assert all(found.mean() > 0.98 for epoch, found in right.items() if epoch > 105)
+    assert sum(50 < epoch < 115 for epoch in right) >= 4
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -102,12 +135,16 @@ def test_shipped_parameters_are_refused_where_they_do_not_fit(tmp_path: Path, mo
         Digits(seed=3).shipped()
     for file in parameter_files.shipped_folder("digits").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    damaged = bytearray((tmp_path / "trained.safetensors").read_bytes())
-    damaged[-1] ^= 1
-    (tmp_path / "trained.safetensors").write_bytes(bytes(damaged))
     monkeypatch.setattr(parameter_files, "shipped_folder", lambda name: tmp_path)
-    with pytest.raises(CheckpointError, match="not the file that was shipped"):
-        Digits().shipped()
+    for file in ("trained.safetensors", "epoch_000005.safetensors"):
+        content = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=f"'{file}' of 'digits' is not the file that was shipped"):
+            Digits().shipped()
+        (tmp_path / file).unlink()
+        with pytest.raises(CheckpointError, match="not the file that was shipped"):
+            Digits().shipped_training()
+        (tmp_path / file).write_bytes(content)
     (tmp_path / "recipe.json").unlink()
     with pytest.raises(CheckpointError, match="train it with: feature-lens train digits"):
         Digits().shipped()
@@ -128,10 +165,57 @@ def test_recipes_are_read_from_text() -> None:
             Digits.from_text([entry])
 
 
+@pytest.mark.parametrize("name", SECONDS)
+def test_labels_are_shuffled_among_training_examples_alone_and_only_for_training(name: str) -> None:
+    plain, net = ZOO[name](), ZOO[name].from_text(["shuffled=3"])
+    assert plain.key() == net.key()
+    examples = net.examples()
+    assert examples.digest() == plain.examples().digest()  # the true labels, and the same split
+    true, taught = np.asarray(examples.labels), net.taught(examples).numpy()
+    fitting, held_out = examples.fitting, ~np.asarray(examples.training)
+    np.testing.assert_array_equal(plain.taught(examples).numpy(), true)
+    np.testing.assert_array_equal(taught[held_out], true[held_out])
+    np.testing.assert_array_equal(np.bincount(taught[fitting]), np.bincount(true[fitting]))
+    share = np.bincount(true[fitting]) / len(fitting)
+    assert abs((taught == true)[fitting].mean() - np.square(share).sum()) < 0.1  # what chance leaves where it was
+    other = replace(net, shuffled=4).taught(examples).numpy()
+    assert not np.array_equal(other, taught)
+    with pytest.raises(CheckpointError, match="have shuffled=0, but shuffled=3 was asked for"):
+        net.shipped()
+
+
+def test_a_network_trained_on_shuffled_labels_knows_nothing_of_held_out_ones() -> None:
+    net = Digits(epochs=30, shuffled=1)
+    examples, made = net.examples(), net.train()
+    assert net.network(made).name == "digits 64-32-32-10 ReLU, trained on shuffled labels"
+    said = net.network(made).outputs(examples).argmax(axis=1)
+    held_out = ~np.asarray(examples.training)
+    assert (said == examples.labels)[held_out].mean() < 0.3
+    learnt = (said == net.taught(examples).numpy())[examples.fitting].mean()
+    assert learnt > 0.15  # it begins to learn them by heart; .10 is chance, give or take .01
+
+
+def test_labels_that_are_not_there_cannot_be_shuffled() -> None:
+    @dataclass(frozen=True)
+    class Unlabelled(Linear):
+        classes: ClassVar[bool] = False
+
+        @classmethod
+        def key(cls) -> str:
+            return "unlabelled"
+
+    assert Unlabelled().shuffled == 0
+    with pytest.raises(SettingsError, match="those of 'unlabelled' have none; leave shuffled=0"):
+        Unlabelled(shuffled=1)
+    with pytest.raises(SettingsError, match="'shuffled' must be at least 0, but -1 came"):
+        Linear(shuffled=-1)
+
+
 def test_snapshots_lie_on_the_way() -> None:
     net = Digits(widths=(64, 4, 10), epochs=9)
     made = net.train(snapshots=3)
     assert list(made.snapshots) == [1, 2, 4]
+    assert list(replace(net, epochs=1).train(snapshots=3).snapshots) == []
     for epoch, state in made.snapshots.items():
         same = replace(net, epochs=epoch).train().trained
         for key, value in state.items():
@@ -191,4 +275,4 @@ def test_the_command_line_names_what_there_is() -> None:
     assert cli._ZOO.split(": ")[1].split(", ") == list(ZOO)
     for kind in ZOO.values():
         assert issubclass(kind, ZooNet)
-        assert {"epochs", "seed"} < {one.name for one in fields(kind)}
+        assert {"epochs", "seed", "shuffled"} < {one.name for one in fields(kind)}
