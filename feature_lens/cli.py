@@ -79,7 +79,9 @@ def train(
     name: Annotated[str, typer.Argument(help=f"{_ZOO}.")],
     out: Annotated[Path, typer.Option(help="Folder for parameters, recipe and factories.")],
     recipe: Recipe = None,
-    snapshots: Annotated[int, typer.Option(help="How many parameters to keep on the way.")] = 0,
+    snapshots: Annotated[
+        int | None, typer.Option(help="How many parameters to keep on the way; as many as are shipped without it.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network that comes with the project, and write its parameters where extract can take them."""
@@ -114,11 +116,15 @@ def extract(
         list[str] | None,
         typer.Option(
             "--set",
-            help="BASIS/OUTPUTS[@AT], such as eigen/trace or eigen/output:3@initial; AT is effective, initial, sharp, "
-            "first_order or path; repeatable.",
+            help="BASIS/OUTPUTS[+OPTION][@AT], such as eigen/trace+cosine or eigen/output:3@initial; AT is effective, "
+            "initial, sharp, first_order or path; an OPTION is centred, uncentred, cosine or a number of features. For "
+            "OUTPUTS also neurons:LAYER, neurons (every layer) or logits: canonical/neurons@initial; repeatable.",
         ),
     ] = None,
-    components: Annotated[int, typer.Option(help="Eigen or learnt features per set.")] = 64,
+    components: Annotated[
+        int | None,
+        typer.Option(help="Features per set; by the basis without: 64 for eigen, where there is a gap for some."),
+    ] = None,
     centred: Annotated[bool, typer.Option("--centred", help="Take the mean off before an eigen basis.")] = False,
     layers: Annotated[list[str] | None, typer.Option(help="Only these parameter tensors or modules.")] = None,
     neurons: Annotated[list[str] | None, typer.Option(help="Only these hidden layers as neurons.")] = None,

@@ -7,9 +7,9 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -26,14 +26,14 @@ from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.dynamics import FinalFeatures, dynamics_tables, steps_of
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.feature_set import SET_NAME, FeatureSet
-from feature_lens.features.bases import BASES, Basis, Canonical, Eigen, Learnt
-from feature_lens.features.bases.basis import MOST_CLASSES
-from feature_lens.features.bases.canonical import RankOutputs
+from feature_lens.feature_set import FeatureSet
+from feature_lens.features.bases import Eigen
+from feature_lens.features.bases.basis import MOST_CLASSES, RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kept_kernel import kept_kernel
-from feature_lens.features.neurons import NeuronActivations, Reduce, hidden_layers
+from feature_lens.features.neurons import Reduce
+from feature_lens.jobs import Job, effective, jobs_of
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.quality import metrics
@@ -43,7 +43,6 @@ from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.settings import DEFAULT_SETS as DEFAULT_SETS
 from feature_lens.settings import ExtractSettings as ExtractSettings
 from feature_lens.settings import SetSettings as SetSettings
-from feature_lens.settings import as_name
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
@@ -95,7 +94,7 @@ def compute_run(
     _check(examples, settings)
     steps = None if snapshots is None else steps_of(network, snapshots)
     n_outputs = network.check(examples)
-    jobs, left_out = _jobs(network, examples, settings)
+    jobs, left_out = jobs_of(network, examples, settings)
     sets, failed = _built(jobs, settings, progress)
     kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
@@ -128,7 +127,7 @@ def compute_run(
 def _dynamics(
     steps: Mapping[int, Network],
     examples: Examples,
-    jobs: list[_Job],
+    jobs: list[Job],
     sets: Mapping[str, FeatureSet],
     settings: ExtractSettings,
     progress: bool,
@@ -161,7 +160,7 @@ def extraction_plan(
     """
     _check(examples, settings)
     c = network.check(examples)
-    jobs, left_out = _jobs(network, examples, settings)
+    jobs, left_out = jobs_of(network, examples, settings)
     n, p = len(examples), network.parameters.total
     lines: list[str] = []
     for job in jobs:
@@ -214,80 +213,12 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Job:
-    name: str
-    design: DesignMatrix
-    basis: Basis
-
-
-def _jobs(network: Network, examples: Examples, settings: ExtractSettings) -> tuple[list[_Job], list[str]]:
-    """What is to be computed, all of it checked, and remarks on what is left out because it does not apply here."""
-    jobs: list[_Job] = []
-    remarks: list[str] = []
-    for wanted in settings.sets:
-        job = _effective_job(network, examples, wanted, settings)
-        try:
-            job.basis.check(job.design)
-        except SettingsError as error:
-            if settings.sets != DEFAULT_SETS and not settings.lenient:
-                raise
-            remarks.append(f"The set '{job.name}' is left out: {error}")
-            continue
-        jobs.append(job)
-    if settings.neurons != ():
-        jobs += _neuron_jobs(network, examples, settings, remarks)
-    names = [job.name for job in jobs]
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingsError(f"Two feature sets are called '{name}'; give one of them another name.")
-        if not SET_NAME.fullmatch(name):
-            raise SettingsError(f"The name of a set is made of letters, digits, '_', '-' and '.', but '{name}' came.")
-    return jobs, remarks
-
-
-def _neuron_jobs(network: Network, examples: Examples, settings: ExtractSettings, remarks: list[str]) -> Iterator[_Job]:
-    known = hidden_layers(network, examples)
-    if settings.neurons is None:
-        remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
-    for layer in settings.neurons or [layer.name for layer in known if layer.usable]:
-        design = NeuronActivations(network, examples, layer, reduce=settings.reduce, tile=settings.tile)
-        yield _Job(f"neurons_{as_name(layer)}", design, Canonical())
-
-
-def _effective_job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> _Job:
-    kind = BASES[wanted.basis]
-    if kind is Eigen:
-        basis: Basis = Eigen(wanted.n_components, centred=wanted.centred, random_state=settings.random_state)
-    elif kind is Canonical:
-        basis = Canonical(settings.rank_outputs, settings.factors)
-    elif kind is Learnt:
-        basis = Learnt(wanted.n_components)
-    else:
-        basis = kind()
-    return _Job(wanted.title(), _effective(network, examples, wanted, settings), basis)
-
-
-def _effective(
-    network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings
-) -> EffectiveFeatures:
-    return EffectiveFeatures(
-        network,
-        examples,
-        wanted.at,
-        wanted.outputs,
-        layers=wanted.layers,
-        tile=settings.tile,
-        memory=settings.memory << 20,
-    )
-
-
 def _kernel_design(network: Network, examples: Examples, settings: ExtractSettings) -> EffectiveFeatures | None:
     wanted = SetSettings(outputs=settings.kernel or "trace")
-    return None if settings.kernel is None else _effective(network, examples, wanted, settings)
+    return None if settings.kernel is None else effective(network, examples, wanted, settings)
 
 
-def _built(jobs: list[_Job], settings: ExtractSettings, progress: bool) -> tuple[dict[str, FeatureSet], list[str]]:
+def _built(jobs: list[Job], settings: ExtractSettings, progress: bool) -> tuple[dict[str, FeatureSet], list[str]]:
     """All sets, several at a time, and remarks on those that leniency leaves out; linear algebra runs in one thread
     each, so the result does not depend on how many there are."""
     stop = threading.Event()
@@ -334,7 +265,7 @@ class _Watch:
             self._bar.set_postfix_str(f"{self._seen:,} examples streamed")
 
 
-def _build(job: _Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
+def _build(job: Job, settings: ExtractSettings, watch: Callable[[int], None]) -> FeatureSet:
     design = job.design
     design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)

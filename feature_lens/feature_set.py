@@ -108,6 +108,16 @@ class FeatureSet:
         named = any(column in self.columns for column in ("labels", "spectrum", "direction", "layer"))
         return self.parameters is not None and len(self) == self.parameters.total and not named
 
+    @property
+    def of_activations(self) -> bool:
+        """Whether features are made of neurons or logits, in the network's own units, not of derivatives by parameters."""
+        return self.card.design.startswith(("neurons", "logits"))
+
+    @property
+    def is_neurons(self) -> bool:
+        """Whether features are single neurons of the trained network."""
+        return self.views == ("activation",) and "untrained" not in self.card.design
+
     def label(self, feature: int) -> str:
         """Readable name of a feature."""
         self.check(feature)

@@ -3,66 +3,94 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from feature_lens.dual.perturbation.expansion import ExpansionSettings
 from feature_lens.dual.record import DualSettings
 from feature_lens.errors import SettingsError
-from feature_lens.features.bases.canonical import RankOutputs
+from feature_lens.features.bases.basis import RankOutputs
 from feature_lens.features.neurons import Reduce
+from feature_lens.registry import unknown_name
+
+_OPTIONS = ("centred", "uncentred", "cosine")
 
 
 @dataclass(frozen=True)
 class SetSettings:
-    """One feature set of effective features: a basis on a design matrix.
+    """One feature set: a basis on a design matrix.
 
-    basis: a registered basis. outputs: an output reduction by name. at: a feature kind. layers:
-    parameter tensors or modules, all without. n_components concerns the bases eigen and learnt, centred
-    eigen alone; deflated and unit_blocks choose their dimensions by gaps. name: of the set in
-    the run; made from the rest when empty.
+    basis: a registered basis. outputs: an output reduction by name, of whose derivatives the features are made; or
+    "neurons:LAYER", the activations of a hidden layer, "neurons", those of every usable one, a set each, or "logits",
+    the network's outputs. at: a feature kind; for neurons and logits "effective" or "initial", the trained or the
+    untrained network. layers: parameter tensors or modules whose derivatives are looked at, all without.
+    n_components, centred, cosine: for bases that have such settings, which decide for themselves where it is None.
+    name: of the set in the run; made from the rest when empty.
     """
 
     basis: str = "eigen"
     outputs: str = "flattened"
     at: str = "effective"
     layers: tuple[str, ...] | None = None
-    n_components: int = 64
-    centred: bool = False
+    n_components: int | None = None
+    centred: bool | None = None
+    cosine: bool | None = None
     name: str = ""
 
     @classmethod
     def parsed(
-        cls, text: str, *, layers: tuple[str, ...] | None = None, n_components: int = 64, centred: bool = False
+        cls,
+        text: str,
+        *,
+        layers: tuple[str, ...] | None = None,
+        n_components: int | None = None,
+        centred: bool = False,
     ) -> SetSettings:
-        """From BASIS/OUTPUTS@AT, such as eigen/trace@initial; outputs are flattened and at is effective where left out.
+        """From BASIS/OUTPUTS[+OPTION][@AT], such as eigen/trace+cosine@initial or pca/neurons:2; outputs are flattened
+        and at is effective where left out. An option is centred, uncentred, cosine, or a number of features.
 
-        `centred` counts for the eigen basis alone. Raises SettingsError where no basis is named.
+        What the text says itself comes before `n_components` and `centred`, which counts for the eigen basis of
+        effective features alone; `layers` for those that are made of derivatives. Raises SettingsError where no basis
+        is named, or an option is not known.
         """
         rest, _, at = text.partition("@")
-        basis, _, outputs = rest.partition("/")
+        basis, _, rest = rest.partition("/")
+        outputs, *options = rest.split("+")
         if not basis:
             raise SettingsError(
-                f"A set is written BASIS/OUTPUTS[@AT], but '{text}' came; write for example eigen/trace."
+                f"A set is written BASIS/OUTPUTS[+OPTION][@AT], but '{text}' came; write for example eigen/trace."
             )
-        return cls(
-            basis,
-            outputs or "flattened",
-            at or "effective",
-            layers=layers,
-            n_components=n_components,
-            centred=centred and basis == "eigen",
+        numbers = [int(option) for option in options if option.isascii() and option.isdigit()]
+        unknown = [one for one in options if one not in _OPTIONS and not (one.isascii() and one.isdigit())]
+        if unknown:
+            raise unknown_name("option of a set", unknown[0], [*_OPTIONS, "or a number of features"])
+        made = cls(basis, outputs or "flattened", at or "effective")
+        derived = not made.of_activations
+        said = True if "centred" in options else False if "uncentred" in options else None
+        return replace(
+            made,
+            layers=layers if derived else None,
+            n_components=numbers[0] if numbers else n_components,
+            centred=True if said is None and centred and basis == "eigen" and derived else said,
+            cosine=True if "cosine" in options else None,
         )
+
+    @property
+    def of_activations(self) -> bool:
+        """Whether the features are made of neurons or logits, not of derivatives by parameters."""
+        return self.outputs == "logits" or self.outputs.partition(":")[0] == "neurons"
 
     def title(self) -> str:
         """The set's name in the run."""
         if self.name:
             return self.name
-        parts = [self.basis if self.basis != "canonical" else "weights"]
+        plain = "" if self.of_activations else "weights"
+        parts = [self.basis if self.basis != "canonical" else plain]
         parts += [as_name(self.outputs)] if self.outputs != "flattened" else []
         parts += [self.at] if self.at != "effective" else []
-        parts += ["centred"] if self.centred else []
+        parts += ["centred" if self.centred else "uncentred"] if self.centred is not None else []
+        parts += ["cosine"] if self.cosine else []
         parts += [as_name(layer) for layer in self.layers or ()]
-        return "_".join(parts)
+        return "_".join(part for part in parts if part)
 
 
 def as_name(text: str) -> str:
@@ -81,8 +109,8 @@ DEFAULT_SETS = (
 class ExtractSettings:
     """What a run holds.
 
-    sets: feature sets of effective features; of the default ones those that do not apply are left out with a remark.
-    neurons: hidden layers shown as ordinary neurons, all without. reduce: 'max', 'mean' or 'absmax', which one of a
+    sets: feature sets; of the default ones those that do not apply are left out with a remark.
+    neurons: hidden layers shown as ordinary neurons, all without, beside those that `sets` name. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
     value follows. ablation: also run the network without each feature and neuron. lenient: leave a set out, with a

@@ -291,7 +291,7 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "an output too many": (["--set", "eigen/output:3"], "output:?.?3|outputs? .*3"),
     "an unknown place": (["--set", "eigen@start"], "No feature kind is called 'start'"),
     "initial without parameters": (["--set", "eigen@initial"], "none were given; pass initial"),
-    "no basis": (["--set", "/trace"], r"A set is written BASIS/OUTPUTS\[@AT\], but '/trace' came"),
+    "no basis": (["--set", "/trace"], r"A set is written BASIS/OUTPUTS\[\+OPTION\]\[@AT\], but '/trace' came"),
     "the same set twice": (["--set", "unit", "--set", "unit"], "Two feature sets are called 'unit'"),
     "an unknown layer": (["--layers", "9"], "9"),
     "an unknown hidden layer": (["--neurons", "9"], "9"),

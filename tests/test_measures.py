@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from feature_lens.analysis.measures import average_ranks, class_auroc, selectivity, top_purity
+from feature_lens.analysis.measures.classes import class_auroc, selectivity
+from feature_lens.analysis.measures.purity import top_purity
+from feature_lens.analysis.measures.ranks import average_ranks
 
 
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=5, max_size=5), min_size=1, max_size=6))

@@ -46,6 +46,7 @@ def test_what_is_in_it(installed: Path) -> None:
     for name in (
         "feature_lens/py.typed",
         *(f"feature_lens/networks/zoo/shipped/{net}/{file}" for net in ZOO for file in FILES),
+        "feature_lens/networks/zoo/shipped/digits/epoch_000001.safetensors",
         "feature_lens_app/main.py",
         "feature_lens_app/.streamlit/config.toml",
     ):

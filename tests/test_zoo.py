@@ -45,8 +45,40 @@ def test_every_net_is_a_recipe_with_shipped_parameters(name: str) -> None:
     card = json.loads((folder / "recipe.json").read_text())
     assert card["licence"] == "MIT"
     assert card["data"] == net.data
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+    assert {file.name for file in folder.iterdir()} == {*card["sha256"], "recipe.json", "net.py"}
     assert demo_settings(net).dual
+
+
+def test_snapshots_are_shipped_and_lie_between_the_beginning_and_the_end() -> None:
+    folders = [parameter_files.shipped_folder(name) for name in ZOO]
+    assert sum(file.stat().st_size for folder in folders for file in folder.iterdir()) < 12_000_000
+    for name in ZOO:
+        net = ZOO[name]()
+        made = net.shipped_training()
+        epochs = list(made.snapshots)
+        assert len(epochs) == net.snapshots, name
+        assert epochs == sorted(epochs)
+        assert net.first_snapshot <= epochs[0] < epochs[-1] < net.epochs
+        network = net.shipped()
+        for key, value in made.trained.items():
+            assert torch.equal(network.trained[key], value)
+            # What moved most goes most of the way by the last snapshot.
+            far, near = ((value - state[key]).norm() for state in (made.initial, made.snapshots[epochs[-1]]))
+            assert near <= far, (name, key)
+
+
+def test_the_snapshots_of_modular_addition_show_when_it_learns() -> None:
+    net = ModularAddition()
+    examples, made = net.examples(), net.shipped_training()
+    held_out = ~np.asarray(examples.training)
+    right = {
+        epoch: (net.network(replace(made, trained=state)).outputs(examples).argmax(axis=1) == examples.labels)[held_out]
+        for epoch, state in made.snapshots.items()
+    }
+    # Published: learning sets in near epoch 70 to 100.
+    assert all(found.mean() < 0.1 for epoch, found in right.items() if epoch < 70)
+    assert all(found.mean() > 0.98 for epoch, found in right.items() if epoch > 105)
+    assert sum(50 < epoch < 115 for epoch in right) >= 4
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -102,12 +134,16 @@ def test_shipped_parameters_are_refused_where_they_do_not_fit(tmp_path: Path, mo
         Digits(seed=3).shipped()
     for file in parameter_files.shipped_folder("digits").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    damaged = bytearray((tmp_path / "trained.safetensors").read_bytes())
-    damaged[-1] ^= 1
-    (tmp_path / "trained.safetensors").write_bytes(bytes(damaged))
     monkeypatch.setattr(parameter_files, "shipped_folder", lambda name: tmp_path)
-    with pytest.raises(CheckpointError, match="not the file that was shipped"):
-        Digits().shipped()
+    for file in ("trained.safetensors", "epoch_000005.safetensors"):
+        content = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(CheckpointError, match=f"'{file}' of 'digits' is not the file that was shipped"):
+            Digits().shipped()
+        (tmp_path / file).unlink()
+        with pytest.raises(CheckpointError, match="not the file that was shipped"):
+            Digits().shipped_training()
+        (tmp_path / file).write_bytes(content)
     (tmp_path / "recipe.json").unlink()
     with pytest.raises(CheckpointError, match="train it with: feature-lens train digits"):
         Digits().shipped()
@@ -132,6 +168,7 @@ def test_snapshots_lie_on_the_way() -> None:
     net = Digits(widths=(64, 4, 10), epochs=9)
     made = net.train(snapshots=3)
     assert list(made.snapshots) == [1, 2, 4]
+    assert list(replace(net, epochs=1).train(snapshots=3).snapshots) == []
     for epoch, state in made.snapshots.items():
         same = replace(net, epochs=epoch).train().trained
         for key, value in state.items():

@@ -172,6 +172,8 @@ def meaning(run: Run, feature_set: FeatureSet, view: str) -> str:
         reading = f"Under each tile, for {what}: {described}."
     if card.basis == "unit":
         return f"{reading} Its unit is that of the output; positive pushes the output up, negative pushes it down."
+    if feature_set.of_activations:
+        return reading
     return (
         f"{reading} Its unit is output per unit step of the parameters; positive: a step along the feature raises the "
         "output on that example, negative: it lowers it."

@@ -38,7 +38,8 @@ from feature_lens.analysis.describe import (
     set_table,
 )
 from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name, rows
-from feature_lens.analysis.measures import Selectivity, selectivity, top_purity
+from feature_lens.analysis.measures.classes import Selectivity, selectivity
+from feature_lens.analysis.measures.purity import top_purity
 from feature_lens.analysis.render import (
     ACCENT,
     CLASS_COLOURS,

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_lens.analysis.feature_table import feature_labels, whole_table
-from feature_lens.analysis.measures import average_ranks, finite_patterns
-from feature_lens.analysis.orders import value_matrix
+from feature_lens.analysis.measures.ranks import average_ranks, finite_patterns
+from feature_lens.analysis.orders import untied, value_matrix
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet
 from feature_lens.run_contents import RunContents
@@ -91,16 +91,11 @@ def _members(top: Positions, shown: Positions) -> Figures:
 
 
 def _tops(feature_set: FeatureSet, view: str, end: str, top: int) -> Positions:
-    """The kept positions at one end; -1 for those that only their ids put among the first `top`.
-
-    A value that several of them share with the last one may be shared by many more that were not kept, as the zeros
-    of a rectified unit are: which of them stand there says nothing of the feature.
-    """
+    """The kept positions at one end; -1 for those that only their ids put among the first `top`."""
     at = feature_set.view_index(view)
     positions = np.asarray(feature_set.columns[f"{end}/position"][:, at])[:, :top]
     values = np.asarray(feature_set.columns[f"{end}/value"][:, at])[:, :top]
-    tied = values == values[:, -1:]
-    return np.where(tied & (tied.sum(axis=1, keepdims=True) > 1), -1, positions)
+    return untied(positions, values)
 
 
 def _match(correlation: Figures, top_a: Positions, high_b: Positions, low_b: Positions) -> Matching:

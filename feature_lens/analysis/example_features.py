@@ -72,7 +72,7 @@ def strongest_neurons(run: RunContents, example: int, by: str, most: int = 10) -
             f"Examples are numbered 0 to {len(run.examples) - 1}, but {example} was asked for; choose one of them."
         )
     for name, feature_set in run.sets.items():
-        if feature_set.views != ("activation",) or not feature_set.stores_values:
+        if not feature_set.is_neurons or not feature_set.stores_values:
             continue
         activation = np.asarray(feature_set.columns["values"][:, 0, example], dtype=np.float64)
         effect = np.full(len(activation), np.nan)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_lens.analysis.measures import selectivity
+from feature_lens.analysis.measures.classes import selectivity
 from feature_lens.analysis.orders import value_matrix
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError

@@ -14,13 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_lens.analysis.measures import class_auroc
-from feature_lens.analysis.orders import value_matrix
-from feature_lens.feature_set import FeatureSet
+from feature_lens.analysis.kinds import LOGITS, RANDOM, kinds
+from feature_lens.analysis.measures.classes import class_auroc
 from feature_lens.run_contents import RunContents
 
-LOGITS = "the network's own logits"
-RANDOM = "random directions"
 # Kinds this close are called level: far below what another held-out third of the examples would change.
 _LEVEL = 5e-4
 _COLUMNS = ["kind", "set", "features", "views", "chosen_auroc", "median_selectivity", "measured_on"]
@@ -29,9 +26,7 @@ _COLUMNS = ["kind", "set", "features", "views", "chosen_auroc", "median_selectiv
 def class_figures(run: RunContents, seed: int = 0) -> pd.DataFrame:
     """One row per kind, best first: kind, set, features, views, chosen_auroc, median_selectivity, measured_on.
 
-    Kinds are the sets with stored values (in their score, else in all their views, each of which counts as a
-    feature), the network's outputs, and random directions: a seeded random orthogonal mixture of the values of the
-    first eigen set. chosen_auroc: see the module. median_selectivity: median over features of the best
+    Kinds are those of `kinds` whose values are stored. chosen_auroc: see the module. median_selectivity: median over features of the best
     max(AUROC, 1 - AUROC). Both on held-out examples, or in sample where there is no split. No rows without two
     classes. Cost: one sort per feature, k v n log n; kept with the run, which never changes.
     """
@@ -47,9 +42,10 @@ def _measured(run: RunContents, seed: int) -> pd.DataFrame:
         return pd.DataFrame(columns=_COLUMNS)
     choosing, measuring, words = _parts(run, labels)
     rows = []
-    for kind, set_name, views, values in _kinds(run, seed):
-        chosen, median = _figures(values, labels, choosing, measuring)
-        rows.append((kind, set_name, len(values) // views, views, chosen, median, words))
+    for kind in kinds(run, seed):
+        if (values := kind.values) is not None:
+            chosen, median = _figures(values, labels, choosing, measuring)
+            rows.append((kind.name, kind.set_name, len(values) // kind.views, kind.views, chosen, median, words))
     table = pd.DataFrame(rows, columns=_COLUMNS)
     return table.sort_values("chosen_auroc", ascending=False, kind="stable", na_position="last", ignore_index=True)
 
@@ -64,45 +60,6 @@ def _parts(run: RunContents, labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray
     if len(np.unique(labels[held_out])) < 2 or len(np.unique(labels[chosen])) < 2:
         return every, every, "all examples (in sample)"
     return chosen, held_out, "held-out examples"
-
-
-def _kinds(run: RunContents, seed: int) -> list[tuple[str, str, int, npt.NDArray[np.float32]]]:
-    """Kind, set, views and values (features * views, n) of all that is compared."""
-    kinds = []
-    for feature_set in run.sets.values():
-        if feature_set.stores_values:
-            values, views = _all_values(feature_set)
-            kinds.append((_kind_name(run, feature_set), feature_set.name, views, values))
-    kinds.append((LOGITS, "", 1, np.asarray(run.outputs, dtype=np.float32).T))
-    eigen = next((s for s in run.sets.values() if s.stores_values and "spectrum" in s), None)
-    if eigen is not None:
-        values, _ = _all_values(eigen)
-        usable = values[np.isfinite(values).all(axis=1)]
-        if len(usable):
-            kinds.append((RANDOM, eigen.name, 1, _random_directions(usable, seed)))
-    return kinds
-
-
-def _kind_name(run: RunContents, feature_set: FeatureSet) -> str:
-    """The title of a set up to a colon, with the set's name where the title is not the only one."""
-    titles = [other.card.title.partition(":")[0] for other in run.sets.values()]
-    title = feature_set.card.title.partition(":")[0]
-    if not title:
-        return f"set '{feature_set.name}'"
-    return title if titles.count(title) == 1 else f"{title} '{feature_set.name}'"
-
-
-def _all_values(feature_set: FeatureSet) -> tuple[npt.NDArray[np.float32], int]:
-    if "score" in feature_set.views:
-        return value_matrix(feature_set, "score"), 1
-    values = feature_set.read("values").astype(np.float32, copy=False)
-    return values.reshape(-1, values.shape[-1]), len(feature_set.views)
-
-
-def _random_directions(values: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
-    normal = np.random.default_rng(seed).standard_normal((len(values), len(values)))
-    orthogonal, _ = np.linalg.qr(normal)
-    return (orthogonal @ values.astype(np.float64)).astype(np.float32)
 
 
 def _figures(

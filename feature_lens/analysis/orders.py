@@ -51,6 +51,16 @@ def value_matrix(feature_set: FeatureSet, view: str) -> npt.NDArray[np.float32]:
     return np.asarray(feature_set.columns["values"][:, place], dtype=np.float32)
 
 
+def untied(positions: npt.NDArray[np.integer], values: npt.NDArray[np.floating]) -> npt.NDArray[np.integer]:
+    """The first positions (k, t) of an order; -1 for those that only their ids put there, by their values (k, t).
+
+    A value that several of them share with the last one may be shared by many more that come after, as the zeros of a
+    rectified unit are: which of them stand there says nothing of the feature.
+    """
+    tied = values == values[:, -1:]
+    return np.where(tied & (tied.sum(axis=1, keepdims=True) > 1), -1, positions)
+
+
 def full_order(run: RunContents, set_name: str, feature: int, view: str) -> tuple[Positions, Values]:
     """Positions and values of all examples with finite values, highest first. Cost n log n.
 

@@ -98,7 +98,7 @@ class _Judge:
 
 def _runs(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None) -> Iterator[tuple[int, Matrix]] | None:
     """Number and outputs (n, c) of the features that can be taken away; None where none can."""
-    if isinstance(design, NeuronActivations):
+    if isinstance(design, NeuronActivations) and feature_set.is_neurons:
         return _without_neurons(design)
     if not isinstance(design, EffectiveFeatures) or design.network.initial is None:
         return None

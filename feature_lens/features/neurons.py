@@ -20,6 +20,9 @@ from feature_lens.registry import unknown_name
 
 Reduce = Literal["max", "mean", "absmax"]
 
+# How cards name the network whose activations they show.
+UNTRAINED = {"effective": "", "initial": " of the untrained network"}
+
 
 def hidden_layers(network: Network, examples: Examples) -> list[LayerInfo]:
     """The hidden layers that a forward pass reaches; those with `usable` can be shown, the others say why not in
@@ -35,15 +38,24 @@ class NeuronActivations(DesignMatrix):
     `activations` gives the position of that value too, except for the mean. An activation map (b, channels, ...) of a
     convolution has its units on axis 1, a sequence (b, t, units) on its last; `info.unit_axis` says which.
     Values are those at the moment the layer returns: a non-linearity that then writes over them changes nothing.
-    `layer` is a module path; one of a module that has several is as good as another.
+    `layer` is a module path; one of a module that has several is as good as another. at: "effective", with the trained
+    parameters, or "initial", with those before training.
 
-    Raises NetworkError for a layer that is not reached, is called more than once, or returns several tensors, and
-    for what `Network.check` refuses; SettingsError for a name or a reduction that is not known.
+    Raises NetworkError for a layer that is not reached, is called more than once, or returns several tensors, for
+    what `Network.check` refuses, and where initial parameters are wanted but not known; SettingsError for a name or a
+    reduction that is not known.
     Cost: one forward pass of all examples.
     """
 
     def __init__(
-        self, network: Network, examples: Examples, layer: str, *, reduce: Reduce = "max", tile: int | None = None
+        self,
+        network: Network,
+        examples: Examples,
+        layer: str,
+        *,
+        reduce: Reduce = "max",
+        at: str = "effective",
+        tile: int | None = None,
     ) -> None:
         if reduce not in ("max", "mean", "absmax"):
             raise SettingsError(f"Positions are reduced by max, mean or absmax, not '{reduce}'; choose one of them.")
@@ -51,6 +63,7 @@ class NeuronActivations(DesignMatrix):
         self.examples = examples
         self.layer = layer
         self.reduce = reduce
+        self.at, self._params = at, network.at(at)
         self.info = _usable_layer(network, examples, layer)
         self.tile = tile_size(tile, self.info.width * int(np.prod(self.info.positions, dtype=np.int64)))
 
@@ -64,7 +77,7 @@ class NeuronActivations(DesignMatrix):
 
     @property
     def card(self) -> tuple[str, str]:
-        return f"neurons, {self.info.label}", "no outputs are involved"
+        return f"neurons{UNTRAINED[self.at]}, {self.info.label}", "no outputs are involved"
 
     @property
     def location_shape(self) -> tuple[int, ...]:
@@ -74,7 +87,9 @@ class NeuronActivations(DesignMatrix):
     @property
     def description(self) -> str:
         """What the values are, in words."""
-        words = f"The {self.info.width} units of the {self.info.kind} '{self.layer}', {self.info.label}"
+        words = (
+            f"The {self.info.width} units of the {self.info.kind} '{self.layer}'{UNTRAINED[self.at]}, {self.info.label}"
+        )
         words += f" ({self.info.remark})" if self.info.remark else ""
         if self.info.positions:
             how = {"max": "largest value", "mean": "mean", "absmax": "value of largest magnitude"}[self.reduce]
@@ -103,7 +118,7 @@ class NeuronActivations(DesignMatrix):
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         # Not the module itself: a forward that writes into a buffer would then give the next tile other values.
-        return self.network(self.network.trained, inputs)
+        return self.network(self._params, inputs)
 
     def _layer_values(self, inputs: torch.Tensor) -> torch.Tensor:
         layer = self.network.module.get_submodule(self.layer)
@@ -123,6 +138,43 @@ class NeuronActivations(DesignMatrix):
             return by_unit.mean(dim=2), None
         where = (by_unit if self.reduce == "max" else by_unit.abs()).argmax(dim=2)
         return by_unit.gather(2, where[..., None])[..., 0], where
+
+
+class Logits(DesignMatrix):
+    """The network's outputs (n, c), as features: what every other set is to be held against.
+
+    at: "effective", with the trained parameters, or "initial", with those before training. Raises what
+    `Network.check` refuses, SettingsError for another `at`, NetworkError where initial parameters are not known.
+    Cost: one forward pass of all examples.
+    """
+
+    def __init__(self, network: Network, examples: Examples, *, at: str = "effective", tile: int | None = None) -> None:
+        self.network, self.examples = network, examples
+        self.at, self._params = at, network.at(at)
+        self.n_outputs = network.check(examples)
+        self.tile = tile_size(tile, self.n_outputs)
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        return ("score",)
+
+    @property
+    def n_columns(self) -> int:
+        return self.n_outputs
+
+    @property
+    def card(self) -> tuple[str, str]:
+        return f"logits{UNTRAINED[self.at]}", "the outputs themselves"
+
+    @property
+    def description(self) -> str:
+        """What the values are, in words."""
+        return f"The {self.n_outputs} outputs{UNTRAINED[self.at]}. They are no part of the kernel, so no share of it is given."
+
+    def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
+        del positions
+        with torch.no_grad():
+            return as_matrix(self.network(self._params, inputs))
 
 
 def _usable_layer(network: Network, examples: Examples, layer: str) -> LayerInfo:

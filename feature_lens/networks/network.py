@@ -125,8 +125,9 @@ class Network:
         shapes = tuple(tuple(value.shape) for value in self.trained.values())
         return ParameterTable(tuple(self.trained), shapes, self.learning_rates)
 
-    def at(self, where: At) -> Params:
-        """theta* for 'effective', theta0 for 'initial'; raises NetworkError where theta0 is not known."""
+    def at(self, where: str) -> Params:
+        """theta* for 'effective', theta0 for 'initial'; raises SettingsError for another name, NetworkError where theta0 is
+        not known."""
         if where == "effective":
             return self.trained
         if where != "initial":

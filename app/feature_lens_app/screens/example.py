@@ -89,7 +89,7 @@ if dual is not None and dual.has_contributions:
             rows = feature_rows(strongest_features(run, example, output, kind), "contribution")
             st.html(views.table([words, "contribution"], rows, numbers=[1]))
 
-if any(feature_set.views == ("activation",) for feature_set in run.sets.values()):
+if any(feature_set.is_neurons for feature_set in run.sets.values()):
     views.head(
         "Strongest neurons",
         "By activation, in the units of the network, all layers together; and by what the predicted output, "

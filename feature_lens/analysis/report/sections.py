@@ -290,7 +290,7 @@ def _main_sets(run: RunContents) -> list[FeatureSet]:
     """The leading eigen features, or the first eigen set; unit features; the last layer of neurons; or else what is there."""
     sets = list(run.sets.values())
     eigen = [one for one in sets if one.card.basis == "eigen"]
-    neurons = [one for one in sets if one.views == ("activation",)]
+    neurons = [one for one in sets if one.is_neurons]
     leading = leading_set(run)
     chosen = [run.sets[leading]] if leading else eigen[:1]
     chosen += [one for one in sets if one.card.basis == "unit"][:1] + neurons[-1:]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Final, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,22 @@ from feature_lens.registry import Registry
 
 B = TypeVar("B", bound="Basis")
 
+RankOutputs = Literal["auto", "all"]
+
 # Means per class are kept up to this many classes: k * v * classes numbers.
 MOST_CLASSES: Final = 256
+
+
+@dataclass(frozen=True)
+class BasisSettings:
+    """What a feature set asks of whatever basis it has; None leaves it to the basis."""
+
+    n_components: int | None = None
+    centred: bool | None = None
+    cosine: bool | None = None
+    random_state: int = 0
+    rank_outputs: RankOutputs = "auto"
+    factors: bool = False
 
 
 class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no types
@@ -33,6 +48,20 @@ class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no 
 
     fitted_on_: str
     n_fitted_: int
+
+    @classmethod
+    def asked(cls: type[B], wanted: BasisSettings) -> B:
+        """The basis with what a set asks for, as far as it has such settings; raises SettingsError for centring or a
+        cosine where it has none."""
+        made = cls()
+        known = made.get_params()
+        for option in ("centred", "cosine"):
+            if option not in known and getattr(wanted, option) is not None:
+                raise SettingsError(
+                    f"The basis '{_registered_name(made)}' can be taken neither with nor without '{option}'; leave that out."
+                )
+        made.set_params(**{k: v for k, v in asdict(wanted).items() if k in known and v is not None})
+        return made
 
     def check(self, design: DesignMatrix) -> None:
         """Raise SettingsError where this basis cannot be fitted on a design, before anything is computed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.features.bases.basis import (
     BASES,
     Basis,
+    RankOutputs,
     by_spread,
     class_labels,
     of_tensors,
@@ -23,11 +23,10 @@ from feature_lens.features.bases.basis import (
 )
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.features.neurons import NeuronActivations
+from feature_lens.features.neurons import UNTRAINED, Logits, NeuronActivations
 from feature_lens.features.stored_factors import factored_values
 from feature_lens.features.weight_ranking import Wanted, rank_weights
 
-RankOutputs = Literal["auto", "all"]
 Values = npt.NDArray[np.float64]
 
 # Up to this many outputs every one of them is ranked.
@@ -65,12 +64,14 @@ class Canonical(Basis):
         return np.concatenate([block for _, block in design.blocks()])
 
     def feature_set(self, design: DesignMatrix, name: str, keep: int = 16, batch_size: int = 256) -> FeatureSet:
-        """Weight features (values not stored) of effective features, or neurons (values stored) of activations."""
+        """Weight features (values not stored) of effective features; neurons or logits (values stored)."""
         if isinstance(design, NeuronActivations):
             return self._neurons(design, name, keep, batch_size)
+        if isinstance(design, Logits):
+            return self._logits(design, name, keep, batch_size)
         if isinstance(design, EffectiveFeatures):
             return self._weights(design, name, keep, batch_size)
-        raise SettingsError(f"The basis 'canonical' takes weights or neurons, not {type(design).__name__}.")
+        raise SettingsError(f"The basis 'canonical' takes weights, neurons or logits, not {type(design).__name__}.")
 
     def _neurons(self, design: NeuronActivations, name: str, keep: int, batch_size: int) -> FeatureSet:
         activations, locations = design.activations()
@@ -84,12 +85,23 @@ class Canonical(Basis):
             columns["location_shape"] = np.tile(np.array(design.location_shape, dtype=np.int32), (len(values), 1))
         card = self._card(
             design,
-            f"Neurons of layer '{design.layer}'",
+            f"Neurons of layer '{design.layer}'{UNTRAINED[design.at]}",
             design.description,
             "Captum's LayerActivation",
             "activation of the unit",
         )
         return FeatureSet(name, ("activation",), card, columns, design.network.parameters)
+
+    def _logits(self, design: Logits, name: str, keep: int, batch_size: int) -> FeatureSet:
+        values = np.ascontiguousarray(self.transform(design).T, dtype=np.float32)[:, None]
+        ranking = ranked(design, values, keep, batch_size)
+        columns = stored_columns(ranking, values, np.arange(len(values), dtype=np.int32))
+        classes = design.examples.labels is not None
+        names = [design.examples.class_name(output) if classes else str(output) for output in range(len(values))]
+        columns["labels"] = np.array([f"logit of {one}" if classes else f"output {one}" for one in names])
+        title = f"Logits{UNTRAINED[design.at]}"
+        card = self._card(design, title, design.description, "the network's own outputs", "the output itself")
+        return FeatureSet(name, design.views, card, columns, design.network.parameters)
 
     def _weights(self, design: EffectiveFeatures, name: str, keep: int, batch_size: int) -> FeatureSet:
         views, select = self._views(design)

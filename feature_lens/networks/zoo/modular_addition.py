@@ -44,6 +44,8 @@ class ModularAddition(ZooNet):
     data: ClassVar[str] = "all pairs of residues, made by the recipe"
     sets: ClassVar[tuple[str, ...]] = ("unit_blocks/trace", "deflated/trace", "eigen/trace", "eigen/trace@initial")
     components: ClassVar[int] = 128
+    snapshots: ClassVar[int] = 12
+    first_snapshot: ClassVar[int] = 25  # held-out pairs come right between epochs 68 and 112
 
     modulus: int = 29
     width: int = 512

@@ -21,9 +21,9 @@ def shipped_folder(name: str) -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "data" / name
 
 
-def shipped_states(name: str, recipe: Mapping[str, Any]) -> tuple[Params, Params]:
-    """Initial and trained parameters that travel with the package; raises CheckpointError where they were altered,
-    are not there, or belong to another recipe."""
+def shipped_states(name: str, recipe: Mapping[str, Any]) -> dict[str, Params]:
+    """Parameters that travel with the package, by file name without its ending: initial, trained, and epoch_000012 for
+    those after 12 epochs. Raises CheckpointError where they were altered, are not there, or belong to another recipe."""
     folder = shipped_folder(name)
     if not (folder / CARD).is_file():
         raise CheckpointError(f"No parameters of '{name}' are shipped; train it with: feature-lens train {name}.")
@@ -36,9 +36,10 @@ def shipped_states(name: str, recipe: Mapping[str, Any]) -> tuple[Params, Params
             f"{unlike}={wanted[unlike]} was asked for; train that with: feature-lens train {name} --recipe ..."
         )
     for file, checksum in card["sha256"].items():
-        if hashlib.sha256((folder / file).read_bytes()).hexdigest() != checksum:
+        found = hashlib.sha256((folder / file).read_bytes()).hexdigest() if (folder / file).is_file() else "none"
+        if found != checksum:
             raise CheckpointError(f"'{file}' of '{name}' is not the file that was shipped; install the package again.")
-    return load_checkpoint(folder / "initial.safetensors"), load_checkpoint(folder / "trained.safetensors")
+    return {Path(file).stem: load_checkpoint(folder / file) for file in card["sha256"]}
 
 
 def packed(states: Mapping[str, Params], card: Mapping[str, Any]) -> dict[str, bytes]:

@@ -18,11 +18,12 @@ from feature_lens.registry import Registry, unknown_name
 
 Z = TypeVar("Z", bound="ZooNet")
 Progress = Callable[[Iterable[int], str], Iterable[int]]
+_EPOCH: Final = "epoch_"
 
 
 @dataclass(frozen=True)
 class Training:
-    """Parameters before and after training, and after some of its epochs."""
+    """Parameters before and after training, and after some of its epochs, the earliest first."""
 
     initial: Params = field(repr=False)
     trained: Params = field(repr=False)
@@ -34,12 +35,15 @@ class ZooNet(ABC):
     """A recipe: the fields of a frozen dataclass, all with defaults, of which the default ones are shipped.
 
     `data` says where the examples come from and under which licence. `sets`, as `--set` takes them, and `components`
-    are what a run shows it by; without sets the default ones. `epochs` counts the steps of its training.
+    are what a run shows it by; without sets the default ones. `epochs` counts the steps of its training, of which
+    `snapshots` are kept with the parameters that are shipped, none earlier than `first_snapshot`.
     """
 
     data: ClassVar[str]
     sets: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[int] = 64
+    snapshots: ClassVar[int] = 8
+    first_snapshot: ClassVar[int] = 1
 
     epochs: int = 1
     seed: int = 0
@@ -64,12 +68,13 @@ class ZooNet(ABC):
     def train(self, progress: Progress = lambda epochs, _: epochs, snapshots: int = 0) -> Training:
         """Train a new module from the recipe's seed, in one thread, so that rounding does not depend on the cores.
 
-        snapshots: how many to take on the way, at epochs of about equal ratios, the first after one epoch. Raises
-        SettingsError for a negative number.
+        snapshots: how many to take on the way, at epochs of about equal ratios, from `first_snapshot` on; fewer where
+        there are fewer epochs. Raises SettingsError for a negative number.
         """
         if snapshots < 0:
             raise SettingsError(f"The number of snapshots is 0 or more, but {snapshots} came; leave it out for none.")
-        wanted = set(np.geomspace(1, self.epochs, snapshots + 1).round().astype(int).tolist()[:-1])
+        first = min(self.first_snapshot, self.epochs)
+        wanted = set(np.geomspace(first, self.epochs, snapshots + 1).round().astype(int).tolist()) - {self.epochs}
         module = self.module()
         initial, taken = _copied(module), dict[int, Params]()
         threads = torch.get_num_threads()
@@ -87,11 +92,18 @@ class ZooNet(ABC):
         return Network.from_module(self.module(), trained=training.trained, initial=training.initial, name=self.title)
 
     def shipped(self) -> Network:
-        """The network with the parameters that travel with the package.
+        """The network with the parameters that travel with the package; raises what `shipped_training` raises."""
+        return self.network(self.shipped_training())
+
+    def shipped_training(self) -> Training:
+        """Parameters that travel with the package, with its snapshots.
 
         Raises CheckpointError where they were altered, or belong to another recipe.
         """
-        return self.network(Training(*shipped_states(self.key(), asdict(self))))
+        states = shipped_states(self.key(), asdict(self))
+        initial, trained = states.pop("initial"), states.pop("trained")
+        epochs = {int(name.removeprefix(_EPOCH)): state for name, state in states.items()}
+        return Training(initial, trained, dict(sorted(epochs.items())))
 
     def files(self, training: Training) -> dict[str, bytes]:
         """What is kept of a training: parameters, recipe with checksums, and factories that `feature-lens extract`
@@ -104,7 +116,7 @@ class ZooNet(ABC):
             "software": {"torch": torch.__version__.split("+")[0]},
         }
         states = {"initial": training.initial, "trained": training.trained}
-        states |= {f"epoch_{epoch:06d}": state for epoch, state in training.snapshots.items()}
+        states |= {f"{_EPOCH}{epoch:06d}": state for epoch, state in training.snapshots.items()}
         return packed(states, card) | {"net.py": self._factories().encode()}
 
     @classmethod

@@ -1,0 +1,167 @@
+"""Class selectivity against the number of features allowed, chosen on some examples and reported on others.
+
+For each feature the class and the sign are chosen that it singles out best, by AUROC, on the choosing examples; for each
+class, of the leading features, the feature and the sign. What is reported is the AUROC and the average precision of these
+choices on the other examples. Letters: k features, n examples, q classes, b draws, s shuffles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_lens.analysis.measures.bootstrap import Figures, Measured, Positions, mean_known
+from feature_lens.analysis.measures.ranks import average_ranks
+
+Labels = npt.NDArray[np.int64]
+SELECTIVITY: Final = ("class_auroc", "class_precision", "feature_auroc", "feature_precision")
+_ROWS: Final = 2048  # of classes and shuffles, taken together at a time
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Positions on which is chosen, and on which is reported; `words` says which the latter are."""
+
+    choosing: Positions
+    reporting: Positions
+    words: str
+
+
+def weighted_figures(scores: npt.NDArray[np.floating], positive: Figures, negative: Figures) -> tuple[Figures, Figures]:
+    """AUROC and average precision of scores (n,) for many weightings of positive and negative examples, (b, n) each:
+    (b,), (b,); equal scores are one threshold. NaN where either has no weight. One sort, then b n.
+
+    With weights 0 and 1, scikit-learn's roc_auc_score and average_precision_score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    gained, lost = positive.take(order, axis=1), negative.take(order, axis=1)
+    hits, misses = np.cumsum(gained, axis=1), np.cumsum(lost, axis=1)
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    if len(ends) < len(order):
+        hits, misses = hits.take(ends, axis=1), misses.take(ends, axis=1)
+        gained, lost = np.diff(hits, axis=1, prepend=0), np.diff(misses, axis=1, prepend=0)
+    positives, negatives = hits[:, -1], misses[:, -1]
+    known = (positives > 0) & (negatives > 0)
+    below = negatives[:, None] - misses + lost / 2
+    auroc = (gained * below).sum(axis=1) / np.where(known, positives * negatives, 1)
+    precision = (gained * hits / np.maximum(hits + misses, 1e-300)).sum(axis=1) / np.where(known, positives, 1)
+    return np.where(known, auroc, np.nan), np.where(known, precision, np.nan)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """Rows of scores with a class and a sign each, by labelling: integers (labellings, m)."""
+
+    row: Positions
+    label: Positions
+    sign: Positions
+
+    @staticmethod
+    def best(auroc: Figures, rows: Positions) -> _Choices:
+        """Out of AUROCs (labellings, m, candidates, q), the strongest candidate of each of the m, whose row is
+        `rows` (m, candidates), with its class and sign."""
+        labellings, m, _, q = auroc.shape
+        flat = auroc.reshape(labellings, m, -1)
+        # Rounded, so that of candidates that are level the first is taken, whatever the last digits are.
+        best = np.abs(flat - 0.5).round(12).argmax(axis=2)
+        sign = np.where(np.take_along_axis(flat, best[:, :, None], axis=2)[:, :, 0] >= 0.5, 1, -1)
+        return _Choices(rows[np.arange(m), best // q], best % q, sign)
+
+
+def selectivity_curve(
+    values: npt.NDArray[np.floating],
+    labels: Labels,
+    halves: Halves,
+    counts: Sequence[int],
+    weights: Figures,
+    shuffles: Positions,
+    views: int = 1,
+) -> dict[str, dict[int, Measured]]:
+    """The names of `SELECTIVITY` to the figure at every count of leading features, in the order of values (k views, n).
+
+    class_..: mean over classes, each by the feature (and view) chosen for it; feature_..: mean over features, each for
+    the class (and in the view) chosen for it. weights (b, number reported); shuffles (s, n) of all labels, by which
+    everything is chosen again. Cost s k views q n + (k + q log k) (b + s) n.
+    """
+    classes, codes = np.unique(labels, return_inverse=True)
+    labellings = codes[np.vstack([np.arange(len(labels)), shuffles])]
+    auroc = _all_aurocs(values[:, halves.choosing], labellings[:, halves.choosing], len(classes))
+    rows = np.arange(len(values))
+    chosen = [_Choices.best(auroc.reshape(len(labellings), -1, views, len(classes)), rows.reshape(-1, views))]
+    for count in counts:
+        # A class is told by one of the leading rows: the classes stand where the features stood.
+        by_class = auroc[:, : count * views].transpose(0, 2, 1)[..., None]
+        best = _Choices.best(by_class, np.tile(rows[: count * views], (len(classes), 1)))
+        chosen.append(_Choices(best.row, np.broadcast_to(np.arange(len(classes)), best.row.shape), best.sign))
+    found = _reported(values[:, halves.reporting], labellings[:, halves.reporting], weights, chosen)
+    made: dict[str, dict[int, Measured]] = {name: {} for name in SELECTIVITY}
+    for place, count in enumerate(counts, start=1):
+        for one, measure in enumerate(("auroc", "precision")):
+            made[f"class_{measure}"][count] = found[place][one].measured(len(classes))
+            made[f"feature_{measure}"][count] = found[0][one].measured(count)
+    return made
+
+
+def _all_aurocs(values: npt.NDArray[np.floating], labellings: Positions, q: int) -> Figures:
+    """AUROC of every row (k, n) for every class in every labelling (l, n), (l, k, q); .5 for a class of none or all."""
+    ranks = average_ranks(values)
+    found = np.empty((len(labellings), len(values), q))
+    for place, codes in enumerate(labellings):
+        member = np.eye(q)[codes]
+        inside = member.sum(axis=0)
+        pairs = inside * (len(codes) - inside)
+        wins = ranks @ member - inside * (inside + 1) / 2
+        found[place] = np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5)
+    return found
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """Figures of choices (l, m), the first labelling being the real one, and draws (m, b) of that."""
+
+    figures: Figures
+    draws: Figures
+
+    def measured(self, count: int) -> Measured:
+        found = mean_known(self.figures[:, :count])
+        return Measured(float(found[0]), mean_known(self.draws[:count].T), found[1:])
+
+
+def _reported(
+    scores: npt.NDArray[np.floating], labellings: Positions, weights: Figures, choices: Sequence[_Choices]
+) -> list[tuple[_Reported, _Reported]]:
+    """AUROC and average precision of each set of choices on scores (k, n) with labels (l, n); what is chosen more than
+    once is measured once."""
+    keys = [
+        np.stack([2 * one.row + (one.sign > 0), np.indices(one.row.shape)[0], one.label], axis=-1) for one in choices
+    ]
+    every, place = np.unique(np.concatenate([key.reshape(-1, 3) for key in keys]), axis=0, return_inverse=True)
+    figures = np.empty((2, len(every)))
+    draws = np.empty((2, int((every[:, 1] == 0).sum()), len(weights)))
+    drawn = np.cumsum(every[:, 1] == 0) - 1
+    for rows in _grouped(every[:, 0]):
+        signed = scores[every[rows[0], 0] // 2] * (1 if every[rows[0], 0] % 2 else -1)
+        member = (labellings[every[rows, 1]] == every[rows, 2, None]).astype(np.float64)
+        figures[:, rows] = weighted_figures(signed, member, 1 - member)
+        for one in np.flatnonzero(every[rows, 1] == 0):
+            inside = weights * member[one]
+            draws[:, drawn[rows[one]]] = weighted_figures(signed, inside, weights - inside)
+    made = []
+    for key, at in zip(
+        keys, np.split(place.ravel(), np.cumsum([key.shape[0] * key.shape[1] for key in keys])[:-1]), strict=True
+    ):
+        at = at.reshape(key.shape[:2])
+        auroc, precision = (_Reported(figures[one][at], draws[one][drawn[at[0]]]) for one in (0, 1))
+        made.append((auroc, precision))
+    return made
+
+
+def _grouped(keys: Positions) -> Iterator[Positions]:
+    """Places of equal keys, which are in order, so that a row is sorted once; not too many at a time."""
+    for group in np.split(np.arange(len(keys)), np.flatnonzero(np.diff(keys)) + 1):
+        for start in range(0, len(group), _ROWS):
+            yield group[start : start + _ROWS]

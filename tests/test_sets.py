@@ -1,0 +1,138 @@
+"""The sets that a run may be asked for by text: derivatives, neurons and logits, trained and not, with options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks import mlp
+from oracles import made, with_initial
+from torch import nn
+
+from feature_lens.analysis import class_figures, headline
+from feature_lens.analysis.example_features import strongest_neurons
+from feature_lens.analysis.headline import LOGITS
+from feature_lens.errors import NetworkError, SettingsError
+from feature_lens.examples import Examples
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run
+from feature_lens.features.bases import Canonical
+from feature_lens.features.design import CentredDesign
+from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.neurons import Logits, NeuronActivations
+from feature_lens.networks import Network
+
+
+@pytest.fixture(scope="module")
+def problem() -> tuple[Network, Examples]:
+    torch.manual_seed(0)
+    network, examples = made(mlp(), (5,), 40, 3)
+    return with_initial(network), examples
+
+
+def _hidden(network: Network, examples: Examples, at: str, layer: int) -> np.ndarray:
+    """Activations after so many parts of the stack, by the module itself."""
+    module = mlp().double()
+    module.load_state_dict(network.at(at))
+    with torch.no_grad():
+        return module[: layer + 1](torch.as_tensor(np.asarray(examples.inputs))).numpy()
+
+
+@pytest.mark.parametrize("at", ["effective", "initial"])
+def test_neurons_and_logits_are_those_of_the_network_that_is_asked_for(
+    problem: tuple[Network, Examples], at: str
+) -> None:
+    network, examples = problem
+    neurons, logits = NeuronActivations(network, examples, "1", at=at), Logits(network, examples, at=at)
+    np.testing.assert_allclose(neurons.activations()[0], _hidden(*problem, at, 1), atol=1e-12)
+    np.testing.assert_allclose(Canonical().fit_transform(neurons), _hidden(*problem, at, 1), atol=1e-12)
+    np.testing.assert_allclose(Canonical().fit_transform(logits), _hidden(*problem, at, 4), atol=1e-12)
+    built = Canonical().fit(logits).feature_set(logits, "logits", keep=4)
+    assert built.label(1) == "logit of 1"
+    assert ("untrained" in built.card.title) == (at == "initial")
+    assert ("untrained" in Canonical().fit(neurons).feature_set(neurons, "x").card.title) == (at == "initial")
+
+
+def test_text_says_which_set_it_is() -> None:
+    said = {
+        "eigen": ("eigen", "flattened", "effective", None, None, None),
+        "eigen/trace": ("eigen", "trace", "effective", None, None, None),
+        "eigen/output:3@initial": ("eigen", "output:3", "initial", None, None, None),
+        "eigen/trace+centred+cosine+12@sharp": ("eigen", "trace", "sharp", 12, True, True),
+        "pca/neurons:net.0+uncentred": ("pca", "neurons:net.0", "effective", None, False, None),
+        "canonical/logits@initial": ("canonical", "logits", "initial", None, None, None),
+    }
+    for text, (basis, outputs, at, k, centred, cosine) in said.items():
+        assert SetSettings.parsed(text) == SetSettings(basis, outputs, at, None, k, centred, cosine)
+    names = {
+        "canonical": "weights",
+        "canonical/neurons:net.0": "neurons_net.0",
+        "canonical/neurons@initial": "neurons_initial",
+        "canonical/logits": "logits",
+        "pca/logits+uncentred": "pca_logits_uncentred",
+        "eigen/trace+centred+cosine": "eigen_trace_centred_cosine",
+    }
+    assert {text: SetSettings.parsed(text).title() for text in names} == names
+    # Options of the command count where the text does not say otherwise, and where they mean something.
+    given = {"layers": ("0",), "n_components": 5, "centred": True}
+    assert SetSettings.parsed("eigen/trace", **given) == SetSettings(
+        "eigen", "trace", layers=("0",), n_components=5, centred=True
+    )
+    assert SetSettings.parsed("eigen/trace+uncentred+7", **given).centred is False
+    assert SetSettings.parsed("eigen/trace+uncentred+7", **given).n_components == 7
+    assert SetSettings.parsed("unit", **given).centred is None
+    assert SetSettings.parsed("eigen/neurons", **given) == SetSettings("eigen", "neurons", n_components=5)
+    with pytest.raises(SettingsError, match="written BASIS/OUTPUTS"):
+        SetSettings.parsed("/trace")
+    with pytest.raises(SettingsError, match=r"No option of a set is called 'centered'.*Did you mean 'centred'"):
+        SetSettings.parsed("eigen/trace+centered")
+
+
+def test_a_set_of_neurons_is_one_for_every_layer(problem: tuple[Network, Examples]) -> None:
+    texts = ("canonical/neurons@initial", "eigen/neurons+centred+3", "canonical/neurons:1", "canonical/logits")
+    sets = tuple(SetSettings.parsed(text) for text in texts)
+    run = compute_run(*problem, ExtractSettings(sets=sets, dual=True), progress=False)
+    layers = ["0", "1", "2", "3"]
+    assert list(run.sets) == [
+        *(f"neurons_{layer}_initial" for layer in layers),
+        *(f"eigen_neurons_{layer}_centred" for layer in layers),
+        *("neurons_1", "logits", "neurons_0", "neurons_2", "neurons_3"),
+    ]
+    untrained = run.sets["neurons_1_initial"]
+    np.testing.assert_allclose(untrained.read("values")[:, 0].T, _hidden(*problem, "initial", 1), atol=1e-6)
+    assert len(run.sets["eigen_neurons_0_centred"]) == 3
+    assert "ablation/loss" in run.sets["neurons_1"]
+    assert "ablation/loss" not in untrained
+    assert untrained.of_activations
+    assert not untrained.is_neurons
+    assert not any("initial" in name for name in strongest_neurons(run, 0, "activation", 100)["set"])
+    # Logits are one kind, whether they are a set or not.
+    figures = class_figures(run)
+    assert list(figures["set"]).count("logits") == 1
+    assert (figures["kind"] == LOGITS).sum() == 1
+    assert headline(run).lower().count("logits") == 1
+
+
+def test_sets_that_cannot_be_are_refused(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+
+    def run(text: str, net: Network = network, **more: object) -> None:
+        wanted = replace(SetSettings.parsed(text), **more)
+        compute_run(net, examples, ExtractSettings(sets=(wanted,), neurons=()), progress=False)
+
+    with pytest.raises(SettingsError, match="taken at 'effective' or 'initial' parameters, not at 'sharp'"):
+        run("canonical/logits@sharp")
+    with pytest.raises(NetworkError, match="need the parameters before training"):
+        run("canonical/neurons@initial", replace(network, initial=None))
+    with pytest.raises(SettingsError, match="neither with nor without 'centred'"):
+        run("unit/flattened+centred")
+    with pytest.raises(SettingsError, match="Layers are chosen among parameters"):
+        run("canonical/neurons", layers=("0",))
+    with pytest.raises(SettingsError, match="Unit features are made of effective features, not of NeuronActivations"):
+        run("unit/neurons")
+    with pytest.raises(SettingsError, match="made of hidden layers, but the network has none"):
+        run("canonical/neurons", with_initial(Network.from_module(nn.Linear(5, 3).eval())))
+    plain = EffectiveFeatures(network, examples)
+    with pytest.raises(SettingsError, match="takes weights, neurons or logits, not CentredDesign"):
+        Canonical().feature_set(CentredDesign(plain, plain.mean()), "x")
