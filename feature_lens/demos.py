@@ -39,7 +39,9 @@ def demo_settings(net: ZooNet) -> ExtractSettings:
     """What a run of a network of the zoo holds."""
     if not net.sets:
         return ExtractSettings(dual=True)
-    sets = tuple(SetSettings.parsed(text, n_components=net.components) for text in net.sets)
+    # Other bases find their numbers by gaps.
+    numbers = [net.components if text.startswith("eigen/") else None for text in net.sets]
+    sets = tuple(SetSettings.parsed(text, n_components=k) for text, k in zip(net.sets, numbers, strict=True))
     return ExtractSettings(sets=sets, dual=True)
 
 

@@ -105,6 +105,7 @@ def compute_run(
     if settings.dual or settings.ablation:
         designs = {job.name: job.design for job in jobs}
         sets = {name: _with_effects(built, designs[name], weight) for name, built in sets.items()}
+    tables, untold = ({}, ()) if steps is None else _dynamics(steps, examples, jobs, sets, settings, progress)
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -114,12 +115,12 @@ def compute_run(
         sets=sets,
         dual=dual,
         kernel=None if kernel is None else kept_kernel(kernel),
-        tables={} if steps is None else _dynamics(steps, examples, jobs, sets, settings, progress),
+        tables=tables,
         provenance=Provenance(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings, steps or {}),
-            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *_remarks(network, examples)),
+            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *untold, *_remarks(network, examples)),
         ),
     )
 
@@ -131,13 +132,16 @@ def _dynamics(
     sets: Mapping[str, FeatureSet],
     settings: ExtractSettings,
     progress: bool,
-) -> dict[str, KeptTable]:
-    """Tables of the training, with the history of the sets that have one."""
+) -> tuple[dict[str, KeptTable], tuple[str, ...]]:
+    """Tables of the training, with the history of the sets that have one; none, and a remark, where a step has no features."""
     finals = [FinalFeatures.of_set(sets[job.name], job.design, job.basis) for job in jobs if job.name in sets]
     known = [final for final in finals if final is not None]
     with tqdm(total=len(steps), desc="training dynamics", disable=None if progress else True, unit="step") as bar:
         memory = settings.memory << 20
-        return dynamics_tables(steps, examples, known, memory=memory, watch=lambda _: bar.update())
+        try:
+            return dynamics_tables(steps, examples, known, memory=memory, watch=lambda _: bar.update()), ()
+        except SettingsError as error:
+            return {}, (f"Training dynamics are left out. {error}",)
 
 
 def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDArray[np.float64] | None) -> FeatureSet:

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from feature_lens.dual.regression import can_judge, fidelities_of
 from feature_lens.dual.ridge import Spectral
 from feature_lens.dual.targets import label_targets
+from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import Matrix
 from feature_lens.features.effective import EffectiveFeatures
@@ -42,9 +43,17 @@ class Step:
 
     @classmethod
     def of(cls, number: int, network: Network, examples: Examples, memory: int) -> Step:
-        """Cost: that of the kernel, see `EffectiveFeatures.plan`."""
+        """Raises SettingsError where the kernel is zero or not finite. Cost: that of the kernel, see
+        `EffectiveFeatures.plan`."""
         design = EffectiveFeatures(network, examples, outputs="trace", memory=memory)
-        return cls(number, examples, network.outputs(examples), np.asarray(design.gram(), dtype=np.float64))
+        kernel = np.asarray(design.gram(), dtype=np.float64)
+        size = float(np.trace(kernel))
+        if not (np.isfinite(size) and size > 0):
+            found = "zero" if size == 0 else "not finite"
+            raise SettingsError(
+                f"The kernel at step {number} is {found}, so its features are none; leave that step out."
+            )
+        return cls(number, examples, network.outputs(examples), kernel)
 
     @cached_property
     def fitted(self) -> Matrix:
@@ -59,7 +68,7 @@ class Step:
 
     @cached_property
     def spectral(self) -> Spectral:
-        """Of `fitted`; raises SettingsError where that is zero. Cost m^3 for m fitted examples."""
+        """Of `fitted`. Cost m^3 for m fitted examples."""
         return Spectral.of_kernel(self.fitted)
 
     @property

@@ -57,7 +57,7 @@ def dynamics_tables(
     features are given: each of them at each step. `watch` is told of every step that is done. Kernels are
     summed over outputs, not divided by their number; what is fitted is fitted on the training examples, as the features
     of a run are. Cost per step: a kernel of n x n, an eigenproblem of m fitted examples, two ridge regressions; memory: four kernels.
-    Raises SettingsError for fewer than one eigenvalue, example or dimension and where a step's kernel is zero.
+    Raises SettingsError for fewer than one eigenvalue, example or dimension and for a step whose kernel is zero or not finite.
     """
     few = min(settings.most_examples, settings.eigenvalues, 1 if settings.dimension is None else settings.dimension)
     if few < 1:
