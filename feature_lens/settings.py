@@ -13,6 +13,7 @@ from feature_lens.features.neurons import Reduce
 from feature_lens.registry import unknown_name
 
 _OPTIONS = ("centred", "uncentred", "cosine")
+_BY_SPECTRUM = ("deflated", "unit_blocks")  # gaps tell how many features there are
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class SetSettings:
         """From BASIS/OUTPUTS[+OPTION][@AT], such as eigen/trace+cosine@initial or pca/neurons:2; outputs are flattened
         and at is effective where left out. An option is centred, uncentred, cosine, or a number of features.
 
-        What the text says itself comes before `n_components` and `centred`, which counts for the eigen basis of
-        effective features alone; `layers` for those that are made of derivatives. Raises SettingsError where no basis
+        What the text says itself comes before `n_components`, which does not count for bases that find their number by
+        gaps of the spectrum, and `centred`, which counts for the eigen basis of effective features alone; `layers` for
+        those that are made of derivatives. Raises SettingsError where no basis
         is named, or an option is not known.
         """
         rest, _, at = text.partition("@")
@@ -69,7 +71,7 @@ class SetSettings:
         return replace(
             made,
             layers=layers if derived else None,
-            n_components=numbers[0] if numbers else n_components,
+            n_components=numbers[0] if numbers else None if basis in _BY_SPECTRUM else n_components,
             centred=True if said is None and centred and basis == "eigen" and derived else said,
             cosine=True if "cosine" in options else None,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -164,6 +165,52 @@ def test_recipes_are_read_from_text() -> None:
             Digits.from_text([entry])
 
 
+@pytest.mark.parametrize("name", SECONDS)
+def test_labels_are_shuffled_among_training_examples_alone_and_only_for_training(name: str) -> None:
+    plain, net = ZOO[name](), ZOO[name].from_text(["shuffled=3"])
+    assert plain.key() == net.key()
+    examples = net.examples()
+    assert examples.digest() == plain.examples().digest()  # the true labels, and the same split
+    true, taught = np.asarray(examples.labels), net.taught(examples).numpy()
+    fitting, held_out = examples.fitting, ~np.asarray(examples.training)
+    np.testing.assert_array_equal(plain.taught(examples).numpy(), true)
+    np.testing.assert_array_equal(taught[held_out], true[held_out])
+    np.testing.assert_array_equal(np.bincount(taught[fitting]), np.bincount(true[fitting]))
+    share = np.bincount(true[fitting]) / len(fitting)
+    assert abs((taught == true)[fitting].mean() - np.square(share).sum()) < 0.1  # what chance leaves where it was
+    other = replace(net, shuffled=4).taught(examples).numpy()
+    assert not np.array_equal(other, taught)
+    with pytest.raises(CheckpointError, match="have shuffled=0, but shuffled=3 was asked for"):
+        net.shipped()
+
+
+def test_a_network_trained_on_shuffled_labels_knows_nothing_of_held_out_ones() -> None:
+    net = Digits(epochs=30, shuffled=1)
+    examples, made = net.examples(), net.train()
+    assert net.network(made).name == "digits 64-32-32-10 ReLU, trained on shuffled labels"
+    said = net.network(made).outputs(examples).argmax(axis=1)
+    held_out = ~np.asarray(examples.training)
+    assert (said == examples.labels)[held_out].mean() < 0.3
+    learnt = (said == net.taught(examples).numpy())[examples.fitting].mean()
+    assert learnt > 0.15  # it begins to learn them by heart; .10 is chance, give or take .01
+
+
+def test_labels_that_are_not_there_cannot_be_shuffled() -> None:
+    @dataclass(frozen=True)
+    class Unlabelled(Linear):
+        classes: ClassVar[bool] = False
+
+        @classmethod
+        def key(cls) -> str:
+            return "unlabelled"
+
+    assert Unlabelled().shuffled == 0
+    with pytest.raises(SettingsError, match="those of 'unlabelled' have none; leave shuffled=0"):
+        Unlabelled(shuffled=1)
+    with pytest.raises(SettingsError, match="'shuffled' must be at least 0, but -1 came"):
+        Linear(shuffled=-1)
+
+
 def test_snapshots_lie_on_the_way() -> None:
     net = Digits(widths=(64, 4, 10), epochs=9)
     made = net.train(snapshots=3)
@@ -230,4 +277,4 @@ def test_the_command_line_names_what_there_is() -> None:
     assert cli._ZOO.split(": ")[1].split(", ") == list(ZOO)
     for kind in ZOO.values():
         assert issubclass(kind, ZooNet)
-        assert {"epochs", "seed"} < {one.name for one in fields(kind)}
+        assert {"epochs", "seed", "shuffled"} < {one.name for one in fields(kind)}

@@ -28,10 +28,10 @@ class Digits(ZooNet):
     momentum: float = 0.9
     batch: int = 64
     epochs: int = 60
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, batch=self.batch, epochs=self.epochs, widths=min(self.widths))
+        super().__post_init__()
+        at_least(1, batch=self.batch, widths=min(self.widths))
         if len(self.widths) < 2 or (self.widths[0], self.widths[-1]) != (64, 10):
             raise SettingsError(
                 f"The widths go from 64 pixels to 10 digits, but {self.widths} came; change those between."
@@ -70,7 +70,7 @@ class Digits(ZooNet):
         """Squared loss summed over outputs, as in the regression that the effective features belong to."""
         examples = self.examples()
         inputs = torch.as_tensor(np.asarray(examples.inputs[examples.fitting]))
-        labels = torch.as_tensor(np.asarray(examples.labels)[examples.fitting])
+        labels = self.taught(examples)[examples.fitting]
         targets = torch.nn.functional.one_hot(labels, self.widths[-1]).to(inputs.dtype)
         optimiser = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
         generator = torch.Generator().manual_seed(self.seed)

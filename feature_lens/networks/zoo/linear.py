@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from feature_lens.examples import Examples
-from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet, at_least
+from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet
 
 
 @ZOO.register("linear")
@@ -26,10 +26,6 @@ class Linear(ZooNet):
     held_out: float = 0.3
     learning_rate: float = 0.2
     epochs: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs)
 
     @property
     def title(self) -> str:
@@ -60,7 +56,7 @@ class Linear(ZooNet):
         """All training examples at once."""
         examples = self.examples()
         inputs = torch.as_tensor(np.asarray(examples.inputs[examples.fitting]))
-        labels = torch.as_tensor(np.asarray(examples.labels)[examples.fitting])
+        labels = self.taught(examples)[examples.fitting]
         targets = nn.functional.one_hot(labels, 3).to(inputs.dtype)
         optimiser = torch.optim.SGD(module.parameters(), lr=self.learning_rate)
         for _ in range(self.epochs):

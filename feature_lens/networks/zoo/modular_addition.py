@@ -53,11 +53,11 @@ class ModularAddition(ZooNet):
     learning_rate: float = 0.05
     weight_decay: float = 0.01
     epochs: int = 500
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(3, modulus=self.modulus)
-        at_least(1, width=self.width, epochs=self.epochs, **{"training share times pairs": self.n_training})
+        at_least(1, width=self.width, **{"training share times pairs": self.n_training})
 
     @property
     def title(self) -> str:
@@ -111,7 +111,7 @@ class ModularAddition(ZooNet):
         examples = self.examples()
         order = self._drawn()[2][: self.n_training]
         inputs = torch.as_tensor(np.asarray(examples.inputs))[order]
-        targets = nn.functional.one_hot(torch.as_tensor(examples.labels)[order], self.modulus).float()
+        targets = nn.functional.one_hot(self.taught(examples)[order], self.modulus).float()
         optimiser = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             optimiser.zero_grad()

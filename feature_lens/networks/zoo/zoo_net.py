@@ -36,7 +36,9 @@ class ZooNet(ABC):
 
     `data` says where the examples come from and under which licence. `sets`, as `--set` takes them, and `components`
     are what a run shows it by; without sets the default ones. `epochs` counts the steps of its training, of which
-    `snapshots` are kept with the parameters that are shipped, none earlier than `first_snapshot`.
+    `snapshots` are kept with the parameters that are shipped, none earlier than `first_snapshot`. Where `shuffled` is
+    not 0, the network is trained on the labels of other training examples, drawn from that number as a seed: a
+    baseline that can learn nothing of its labels but to repeat them. `classes` says whether there are any labels.
     """
 
     data: ClassVar[str]
@@ -44,9 +46,20 @@ class ZooNet(ABC):
     components: ClassVar[int] = 64
     snapshots: ClassVar[int] = 8
     first_snapshot: ClassVar[int] = 1
+    classes: ClassVar[bool] = True
 
     epochs: int = 1
     seed: int = 0
+    shuffled: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs)
+        at_least(0, shuffled=self.shuffled)
+        if self.shuffled and not self.classes:
+            raise SettingsError(
+                f"Labels can be shuffled where examples have classes, but those of '{self.key()}' have none; leave "
+                "shuffled=0."
+            )
 
     @property
     @abstractmethod
@@ -64,6 +77,14 @@ class ZooNet(ABC):
     @abstractmethod
     def course(self, module: torch.nn.Module) -> Iterator[None]:
         """Train a module in place, an epoch for every item."""
+
+    def taught(self, examples: Examples) -> torch.Tensor:
+        """(n,) labels of the examples as training has them: the true ones, or those of other training examples."""
+        labels = np.array(examples.labels)
+        if self.shuffled:
+            drawn = np.random.default_rng(self.shuffled).permutation(examples.fitting)
+            labels[examples.fitting] = labels[drawn]
+        return torch.as_tensor(labels)
 
     def train(self, progress: Progress = lambda epochs, _: epochs, snapshots: int = 0) -> Training:
         """Train a new module from the recipe's seed, in one thread, so that rounding does not depend on the cores.
@@ -89,7 +110,8 @@ class ZooNet(ABC):
 
     def network(self, training: Training) -> Network:
         """The network with given parameters."""
-        return Network.from_module(self.module(), trained=training.trained, initial=training.initial, name=self.title)
+        name = f"{self.title}, trained on shuffled labels" if self.shuffled else self.title
+        return Network.from_module(self.module(), trained=training.trained, initial=training.initial, name=name)
 
     def shipped(self) -> Network:
         """The network with the parameters that travel with the package; raises what `shipped_training` raises."""
