@@ -92,6 +92,7 @@ def train(
     typer.echo(
         f"feature-lens extract --network {out}/net.py:module --data {out}/net.py:examples "
         f"--trained {out}/trained.safetensors --initial {out}/initial.safetensors --out run.h5"
+        + "".join(f" --snapshot {int(one.stem[6:])}={one}" for one in files if one.stem.startswith("epoch_"))
     )
 
 
@@ -104,6 +105,13 @@ def extract(
     out: Annotated[Path, typer.Option(help="Run file to write.")],
     trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
     initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="STEP=PATH, a checkpoint on the way, such as 10=epoch_000010.safetensors, for training dynamics; "
+            "repeatable, the trained one last."
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -165,6 +173,7 @@ def extract(
 
     if not plan:
         check_writable(out, overwrite)
+    from feature_lens.dynamics import parsed_snapshots
     from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run, extraction_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
@@ -204,10 +213,11 @@ def extract(
     untold = "No trained checkpoint was given: the parameters are those that the factory returned."
     remarks = (untold,) if trained is None else ()
     examples = make_examples(data)
+    taken = parsed_snapshots(snapshot) if snapshot else None
     if plan:
-        typer.echo(extraction_plan(frozen, examples, settings))
+        typer.echo(extraction_plan(frozen, examples, settings, taken))
         return
-    extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks)
+    extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks, snapshots=taken)
     _tell(out)
 
 

@@ -15,22 +15,33 @@ from feature_lens.store import check_folder, check_writable, write_bytes
 def demo_run(
     name: str, out: Path | str, *, shipped: bool = False, overwrite: bool = False, recipe: Sequence[str] = ()
 ) -> Path:
-    """Train a network of the zoo, or take its shipped parameters, and write a run of it with its dual model.
+    """Train a network of the zoo, or take its shipped parameters, and write a run of it with its dual model and the
+    dynamics of its training.
 
     recipe: entries 'setting=value' that differ from the shipped recipe. Raises SettingsError for an unknown name,
     CheckpointError where nothing is shipped for the recipe, and what `extract_run` raises.
     """
     net = ZOO[name].from_text(recipe)
     check_writable(out, overwrite)
-    network = net.shipped() if shipped else net.network(net.train(_bar))
-    return extract_run(network, net.examples(), out, demo_settings(net), name=name, overwrite=overwrite)
+    training = net.shipped_training() if shipped else net.train(_bar, net.snapshots)
+    return extract_run(
+        net.network(training),
+        net.examples(),
+        out,
+        demo_settings(net),
+        name=name,
+        overwrite=overwrite,
+        snapshots={**training.snapshots, net.epochs: training.trained},
+    )
 
 
 def demo_settings(net: ZooNet) -> ExtractSettings:
     """What a run of a network of the zoo holds."""
     if not net.sets:
         return ExtractSettings(dual=True)
-    sets = tuple(SetSettings.parsed(text, n_components=net.components) for text in net.sets)
+    # Other bases find their numbers by gaps.
+    numbers = [net.components if text.startswith("eigen/") else None for text in net.sets]
+    sets = tuple(SetSettings.parsed(text, n_components=k) for text, k in zip(net.sets, numbers, strict=True))
     return ExtractSettings(sets=sets, dual=True)
 
 

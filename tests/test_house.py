@@ -43,15 +43,16 @@ ROOMS: dict[str, set[str]] = {
     "store": set(),
     "analysis": {"store"},
     "dual": {"networks", "features"},
+    "dynamics": {"networks", "features", "dual"},
     "settings": {"features", "dual"},
     "jobs": {"networks", "features", "settings"},
-    "extract": {"networks", "features", "dual", "settings", "jobs", "store"},
+    "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
     "cli": {
-        *("networks", "features", "dual", "store", "analysis", "settings"),
+        *("networks", "features", "dual", "dynamics", "store", "analysis", "settings"),
         *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "app"),
     },
     "app": {"store", "analysis"},
@@ -59,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
 RIGHT = {"ground", "store", "analysis", "app"}
 # Libraries that belong to some rooms alone.
 LIBRARIES: dict[str, set[str]] = {
-    "torch": {"networks", "features", "dual"},
+    "torch": {"networks", "features", "dual", "dynamics"},
     "captum": {"features"},
     "safetensors": {"networks"},
     "h5py": {"store"},
@@ -69,7 +70,7 @@ LIBRARIES: dict[str, set[str]] = {
     "typer": {"cli", "reading_commands", "theory_commands"},
     "matplotlib": {"analysis"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
-    "scipy": {"features", "dual", "analysis"},
+    "scipy": {"features", "dual", "dynamics", "analysis"},
     "sklearn": {"networks", "features", "dual", "analysis"},
 }
 
@@ -219,6 +220,7 @@ PUBLIC = {
     "feature_lens.dual.perturbation": """
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
+    "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
     "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

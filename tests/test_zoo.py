@@ -262,6 +262,8 @@ def test_a_demo_is_a_run_with_the_sets_that_suit_the_net(tmp_path: Path) -> None
     with open_run(path) as run:
         assert {"eigen_trace", "eigen_trace_initial", "deflated_trace"} <= set(run.sets)
         assert run.name == "modular_addition"
+        assert {"dynamics", "dynamics_concepts", "feature_history"} <= set(run.tables)
+        assert set(run.tables["dynamics_concepts"].arrays()["concept"]) == {"waves of a + b", "waves of a - b"}
         assert run.dual is not None
         assert run.examples.modality == Modality("pair", (5, 5))
         np.testing.assert_array_equal(run.examples.pairs, ModularAddition.from_text(entries).pairs())
