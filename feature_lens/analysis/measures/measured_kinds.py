@@ -71,11 +71,21 @@ class MeasuredKind:
 def measured_kinds(run: RunContents, settings: MeasureSettings = MeasureSettings()) -> list[MeasuredKind]:
     """All kinds of a run, measured; kept with the run, which never changes. Measures that need what a run or a kind has
     not (values, classes, concepts, a changed output) are left out. Cost: seconds; see the single measures."""
-    kept: dict[MeasureSettings, list[MeasuredKind]] = run.__dict__.setdefault("_measured_kinds", {})
+    kept = _kept(run)
     if settings not in kept:
         bench = _Bench.of(run, settings)
         kept[settings] = [bench.measured(kind) for kind in kinds(run, settings.seed)]
     return kept[settings]
+
+
+def remember(run: RunContents, settings: MeasureSettings, measured: list[MeasuredKind]) -> None:
+    """Keep with a run what was measured of it elsewhere, such as in another process."""
+    _kept(run)[settings] = measured
+
+
+def _kept(run: RunContents) -> dict[MeasureSettings, list[MeasuredKind]]:
+    kept: dict[MeasureSettings, list[MeasuredKind]] = run.__dict__.setdefault("_measured_kinds", {})
+    return kept
 
 
 def halves_of(run: RunContents, seed: int = 0) -> Halves:
