@@ -92,7 +92,7 @@ def test_text_says_which_set_it_is() -> None:
 def test_a_set_of_neurons_is_one_for_every_layer(problem: tuple[Network, Examples]) -> None:
     texts = ("canonical/neurons@initial", "eigen/neurons+centred+3", "canonical/neurons:1", "canonical/logits")
     sets = tuple(SetSettings.parsed(text) for text in texts)
-    run = compute_run(*problem, ExtractSettings(sets=sets, dual=True), progress=False)
+    run = compute_run(*problem, ExtractSettings(sets=sets, dual=True, trained_otherwise="AdamW"), progress=False)
     layers = ["0", "1", "2", "3"]
     assert list(run.sets) == [
         *(f"neurons_{layer}_initial" for layer in layers),

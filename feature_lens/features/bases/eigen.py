@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
-import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from feature_lens.errors import SettingsError
@@ -12,12 +13,12 @@ from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, stored_columns
 from feature_lens.features.bases.spectral import (
     DIRECTION_BYTES,
+    Profiles,
     degenerate_groups,
     direction_columns,
     group_stability,
-    score_profile,
+    score_values,
     score_words,
-    sign,
     tensor_shares,
 )
 from feature_lens.features.decompositions import Side, chosen_side, decompose
@@ -140,17 +141,33 @@ class Eigen(Basis):
     def _orient(self, fitted: DesignMatrix) -> None:
         """Fix score profiles and signs from the training activations."""
         q = fitted.rows_per_example
-        activations = self._projected(fitted).reshape(-1, q, len(self.spectrum_))
-        energy = np.square(activations).sum(axis=(0, 1))
-        means = activations.mean(axis=0)
-        self.mean_share_ = len(activations) * np.square(means).sum(axis=0) / np.maximum(energy, np.finfo(float).tiny)
-        self.profile_ = np.ones((len(self.spectrum_), q))
-        self.energy_ = np.ones(len(self.spectrum_))
-        for k in range(len(self.spectrum_)):
-            if q > 1:
-                self.profile_[k], self.energy_[k] = score_profile(activations[:, :, k])
-            if sign(activations[:, :, k] @ self.profile_[k]) < 0:
-                (self.directions_[k] if self.implicit_ is None else self.implicit_[1][:, k])[:] *= -1
+        found = Profiles.of(self._projected(fitted).reshape(-1, q, len(self.spectrum_)))
+        self.mean_share_, self.profile_, self.energy_ = found.mean_share, found.profile, found.energy
+        if self.implicit_ is None:
+            self.directions_ *= found.signs[:, None]
+        else:
+            self.implicit_ = self.implicit_[0], self.implicit_[1] * found.signs
+
+    def leading(self, k: int) -> Eigen:
+        """The k leading features of this fit alone, as a basis of their own."""
+        made = copy.copy(self)
+        made.n_components = k
+        for name in (
+            "spectrum_",
+            "residuals_",
+            "directions_",
+            "groups_",
+            "stability_",
+            "profile_",
+            "energy_",
+            "mean_share_",
+        ):
+            setattr(made, name, getattr(self, name)[:k])
+        if self.implicit_ is not None:
+            made.implicit_ = self.implicit_[0], self.implicit_[1][:, :k]
+        made.cut_group_ = k < len(self.groups_) and bool(self.groups_[k] == self.groups_[k - 1])
+        made.kernel_share_ = self.kernel_share_ * float(made.spectrum_.sum() / self.spectrum_.sum())
+        return made
 
     def transform(self, design: DesignMatrix) -> Matrix:
         """Activations (r, k) = Phi v of all rows, also of examples that were not fitted.
@@ -173,10 +190,7 @@ class Eigen(Basis):
         q, k = design.rows_per_example, len(self.spectrum_)
         by_output = self.transform(design).reshape(-1, q, k)
         views = ("score",) if q == 1 else ("score", *design.views)
-        values: npt.NDArray[np.float32] = np.empty((k, len(views), len(by_output)), dtype=np.float32)
-        values[:, 0] = np.einsum("nqk,kq->kn", by_output, self.profile_)
-        if q > 1:
-            values[:, 1:] = by_output.transpose(2, 1, 0)
+        values = score_values(by_output, self.profile_)
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, np.arange(k, dtype=np.int32))
         columns |= {
