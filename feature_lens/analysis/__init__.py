@@ -6,11 +6,13 @@ measures   how well features tell classes apart
 compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
+dynamics   training step by step, and whence a feature comes, in tables and words
 tables     all other figures of a run, such as those of the dual model, as tables in the same formats
 report     the report card: one HTML file for the screen and for paper
 """
 
 from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
+from feature_lens.analysis import dynamics as dynamics  # and so does this
 from feature_lens.analysis.card import run_card
 from feature_lens.analysis.compare import (
     Matching,
