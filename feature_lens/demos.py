@@ -39,9 +39,7 @@ def demo_settings(net: ZooNet) -> ExtractSettings:
     """What a run of a network of the zoo holds."""
     if not net.sets:
         return ExtractSettings(dual=True)
-    # Other bases find their numbers by gaps.
-    numbers = [net.components if text.startswith("eigen/") else None for text in net.sets]
-    sets = tuple(SetSettings.parsed(text, n_components=k) for text, k in zip(net.sets, numbers, strict=True))
+    sets = tuple(SetSettings.parsed(text, n_components=net.components) for text in net.sets)
     return ExtractSettings(sets=sets, dual=True)
 
 

@@ -20,7 +20,7 @@ from feature_lens.errors import AppError
 from feature_lens.store import write_run
 
 OF_SETS = ("overview", "browse", "feature", "compare", "export")
-PAGES = (*OF_SETS, "example", "dual", "learn")
+PAGES = (*OF_SETS, "example", "dual", "dynamics", "learn")
 MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
 

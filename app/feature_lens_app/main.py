@@ -21,6 +21,7 @@ NAMES = {
     "feature": "Feature",
     "example": "Example",
     "dual": "Dual",
+    "dynamics": "Dynamics",
     "compare": "Compare",
     "export": "Export",
     "learn": "Learn",
