@@ -60,7 +60,7 @@ from feature_lens.analysis.render import (
 )
 from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
-from feature_lens.analysis.study import table as study_table
+from feature_lens.analysis.study.table import study_sentences as study_sentences  # and this
 from feature_lens.analysis.tables import TABLES, TableRequest, held_tables, table_bytes, table_name, table_rows
 
 __all__ = [
