@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,7 @@ from feature_lens.studies.outcome import left_out, measure_settings, measured_se
 from feature_lens.studies.seed_run import seed_file, seed_run
 from feature_lens.studies.study import STUDIES
 
-Made = Future[list[MeasuredKind]]
-Progress = Callable[[Iterable[Made], int], Iterable[Made]]
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def run_studies(
@@ -45,8 +45,18 @@ def run_studies(
         STUDIES[name]
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [(name, seed) for name in names for seed in STUDIES[name].seeds]
+    if workers == 1:
+        found = {(name, seed): _seed(name, seed, folder, overwrite) for name, seed in progress(wanted, len(wanted))}
+    else:
+        found = _side_by_side(wanted, folder, workers, overwrite, progress)
+    return {name: _conclude(name, folder, [found[name, seed] for seed in STUDIES[name].seeds]) for name in names}
+
+
+def _side_by_side(
+    wanted: Sequence[tuple[str, int]], folder: Path, workers: int, overwrite: bool, progress: Progress
+) -> dict[tuple[str, int], list[MeasuredKind]]:
+    """Seeds in processes, not threads: each has its own memory, which goes when it ends, and its own state of torch."""
     found: dict[tuple[str, int], list[MeasuredKind]] = {}
-    # Processes and not threads: each has its own memory, which goes when it ends, and its own state of torch.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {pool.submit(_seed, name, seed, folder, overwrite): (name, seed) for name, seed in wanted}
         try:
@@ -54,7 +64,7 @@ def run_studies(
                 found[futures[future]] = future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return {name: _conclude(name, folder, [found[name, seed] for seed in STUDIES[name].seeds]) for name in names}
+    return found
 
 
 def _seed(name: str, seed: int, folder: Path, overwrite: bool) -> list[MeasuredKind]:
