@@ -32,7 +32,7 @@ class _Few(Digits):
     """A small net on every twelfth digit."""
 
     widths: tuple[int, ...] = (64, 6, 10)
-    epochs: int = 12
+    epochs: int = 100
 
     def examples(self) -> Examples:
         return super().examples().on(np.arange(0, 1797, 12))
