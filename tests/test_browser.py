@@ -143,6 +143,10 @@ VIEWS = {
         ("segments", "Order", "by feature number", "by"),
         ("page", "", "3", "page"),
     ],
+    "compare?budget=8": [
+        ("segments", "Compare", "all sets", "what"),
+        ("select", "Measure", "AUROC by feature", "measure"),
+    ],
     "compare?set_b=eigen": [("select", "View B", "output 0: ant", "view_b")],
     "export": [
         ("select", "Feature set", "unit (5)", "set"),

@@ -47,7 +47,7 @@ def test_rows_are_the_kinds_and_columns_the_measures_with_intervals_and_nulls() 
     assert TABLE["set"].tolist() == ["eigen", "trace", "unit", "weights", "neurons", "", "eigen"]
     assert TABLE["features"].tolist() == [4, 4, 4, 4, 4, 3, 4]
     names = measured_names(TABLE)
-    concepts = [f"{kind} {name}" for kind in ("cosine", "overlap") for name in ("a phase", "legs & wings")]
+    concepts = [f"{kind} {name}" for kind in ("cosine", "overlap") for name in ("legs & wings", "a phase")]
     assert names == [*(n for n in MEASURES if not n.startswith(("removal", "matched", "span"))), *concepts]
     for name in names:
         assert list(TABLE.columns[TABLE.columns.get_loc(name) :][:5]) == [
@@ -206,6 +206,8 @@ def test_what_is_no_effective_feature_is_named_first_where_it_wins_anything() ->
     assert measures_sentence(_table(hoyer=[0.5, 0.4, 0.2, 0.2])).startswith(
         "Best by Hoyer sparsity: effective features."
     )
+    random = _table(r2=[0.5, 0.4, 0.3, 0.5], hoyer=[0.5, 0.4, 0.3, 0.5]).replace(LOGITS, RANDOM)
+    assert winners(random)["family"].tolist() == ["effective features", RANDOM]
     alone = _table(hoyer=[0.5, np.nan, np.nan, np.nan])
     assert measures_sentence(alone) == "No two kinds of feature share a measure by which they could be compared."
 

@@ -38,7 +38,7 @@ class MeasureSettings:
     """
 
     features: int = 64
-    most: int = 256
+    most: int = 128
     shown: int = 16
     draws: int = 200
     shuffles: int = 100
