@@ -118,11 +118,14 @@ def measures_sentence(table: pd.DataFrame) -> str:
     for family, name in zip(found["family"], found["measure"], strict=True):
         best.setdefault(str(family), []).append(measure_of(name).title)
     ordered = sorted(best, key=lambda family: (family.startswith("effective"), -len(best[family]), family))
-    none = "; effective features by none" if not any(family.startswith("effective") for family in ordered) else ""
-    if len(found) == 1:
-        return f"Best by {measure_of(found['measure'].item()).title}: {ordered[0]}{none}."
-    parts = [f"{family} by {len(best[family])} ({', '.join(best[family])})" for family in ordered]
-    return f"Best of {len(found)} measures: {'; '.join(parts)}{none}."
+    parts = [f"{len(best[family])} ({', '.join(best[family])})" for family in ordered]
+    said = [
+        f"{ordered[0]} are best by {parts[0]}",
+        *(f"{a} by {b}" for a, b in zip(ordered[1:], parts[1:], strict=True)),
+    ]
+    if not any(family.startswith("effective") for family in ordered):
+        said.append("effective features by none")
+    return f"Of {len(found)} measure{'' if len(found) == 1 else 's'}, {'; '.join(said)}."
 
 
 def _pooled(runs: RunContents | Sequence[RunContents], settings: MeasureSettings) -> list[MeasuredKind]:
