@@ -203,5 +203,5 @@ def _head(one: MeasuredKind) -> dict[str, Any]:
 def _figures(figure: Measured, settings: MeasureSettings, name: str, before: str) -> dict[str, float]:
     value, low, high = figure.interval(settings.level)
     null, bar = figure.null_figures()
-    ends = {"low": low, "high": high if np.isfinite(high) else np.nan, "null": null, "null_99": bar}
-    return {name: value} | {f"{before}{part}": end for part, end in ends.items()}
+    ends = {"low": low, "high": high, "null": null, "null_99": bar}
+    return {name: value} | {f"{before}{part}": end if np.isfinite(end) else np.nan for part, end in ends.items()}
