@@ -118,6 +118,20 @@ def test_selectivity_is_chosen_on_one_half_and_reported_on_the_other() -> None:
                 assert figure.draws[7] == pytest.approx(drawn[one], abs=1e-12)
 
 
+def test_classes_that_one_half_lacks_are_only_outside_of_the_others() -> None:
+    labels = LABELS.copy()
+    labels[HALVES.choosing[:5]] = 7
+    found = selectivity_curve(VALUES, labels, HALVES, [6], WEIGHTS[:, HALVES.reporting], SHUFFLES)["class_auroc"][6]
+    on, off = labels[HALVES.choosing], labels[HALVES.reporting]
+    wanted = []
+    for label in range(3):
+        aurocs = [roc_auc_score(on == label, row) for row in VALUES[:, HALVES.choosing]]
+        best = int(np.abs(np.array(aurocs) - 0.5).round(12).argmax())
+        sign = 1 if aurocs[best] >= 0.5 else -1
+        wanted.append(roc_auc_score(off == label, sign * VALUES[best, HALVES.reporting]))
+    assert found.value == pytest.approx(np.mean(wanted))
+
+
 def test_shuffled_labels_are_chosen_and_reported_again() -> None:
     weights = WEIGHTS[:1, HALVES.reporting]
     shuffles = shuffled(N, 200, 4)
