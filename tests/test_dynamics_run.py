@@ -12,7 +12,7 @@ import test_app
 from test_app import Opener, fine, texts
 from test_dynamics import STEPS, _examples, _trained
 
-from feature_lens.analysis import open_run
+from feature_lens.analysis import open_run, run_card
 from feature_lens.analysis.dynamics import (
     crossing,
     dynamics_headline,
@@ -148,6 +148,9 @@ def test_tables_are_stored_and_exported(path: Path) -> None:
             assert len(rows) == len(run.tables[name])
         assert sorted(set(feature_history(run, "eigen_trace", 2)["step"])) == [0, *STEPS]
         assert feature_history(run, "unit", 0).empty
+        card = " ".join(run_card(run).split())
+        assert f"training {dynamics_headline(run)}" in card
+        assert dynamics_notes(run)[-1] in card
     with pytest.raises(SettingsError, match=r"does not hold the table 'dynamics'; .*--snapshot STEP=PATH"):
         dynamics_table(synthetic.contents())
     with pytest.raises(SettingsError, match="needs --dual, --snapshot"):
@@ -166,6 +169,7 @@ def test_the_pages_show_it_and_its_absence_says_what_to_do(app: Opener, path: Pa
     linear = app("dynamics", path, axis="linear")
     assert not fine(linear).warning
     assert len(linear.get("arrow_vega_lite_chart") or linear.get("vega_lite_chart")) == 10
+    assert f"This run: {headline}" in texts(fine(app("learn", path)))
     feature = texts(fine(app("feature", path, set="eigen_trace", feature="1")))
     assert "History of this feature" in feature
     assert all(sentence in feature for sentence in sentences)

@@ -69,7 +69,7 @@ if score is not None:
         chart = courses(table, named, x, "accuracy" if domain else "R2", colours=colours, domain=domain, mark=mark)
         show_chart(chart, HEIGHT, f"{score} against the step of training")
 
-views.head("Kernel", run.tables["dynamics"].text)
+views.head("Kernel", run.tables["dynamics_spectrum"].text)
 left, right = st.columns(2, gap="large")
 with left:
     named = {
@@ -103,7 +103,10 @@ with right:
         "Effective rank of the kernel against the step of training",
     )
 
-views.head("Leading eigenspace", "How much of each lies in the span of the leading eigenvectors of a step.")
+views.head(
+    "Leading eigenspace",
+    f"How much of each lies in the span of the leading eigenvectors of a step. {run.tables['dynamics'].text}",
+)
 shares = table[["step", *(name for name in ("overlap_with_final", "overlap_with_learnt") if name in table)]]
 named = {"overlap_with_final": "the final eigenspace", "overlap_with_learnt": "what training added"}
 if "dynamics_concepts" in run.tables:
