@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | train | extract | kernel | theory | info | export | table | report | app.
+"""The command line: feature-lens demo | train | extract | kernel | theory | study | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from feature_lens import reading_commands, theory_commands
+from feature_lens import reading_commands, study_command, theory_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
 from feature_lens.reading_commands import Overwrite, print_card
 
@@ -37,7 +37,7 @@ LearningRate = Annotated[
     typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
 ]
 Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
-_ZOO: Final = "Network of the zoo: digits, linear, modular_addition"
+_ZOO: Final = "Network of the zoo: digits, linear, modular_addition, superposition"
 Recipe = Annotated[
     list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
 ]
@@ -276,6 +276,7 @@ def kernel(
 
 
 app.command(epilog="Example: feature-lens theory digits --out theory")(theory_commands.theory)
+app.command(epilog="Example: feature-lens study digits --out studies")(study_command.study)
 app.command(epilog="Example: feature-lens info digits.h5")(reading_commands.info)
 app.command(epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip")(
     reading_commands.export

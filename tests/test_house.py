@@ -49,11 +49,13 @@ ROOMS: dict[str, set[str]] = {
     "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
+    "studies": {"networks", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
+    "study_command": {"studies", "reading_commands"},
     "cli": {
         *("networks", "features", "dual", "dynamics", "store", "analysis", "settings"),
-        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "app"),
+        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "study_command", "app"),
     },
     "app": {"store", "analysis"},
 }
@@ -67,7 +69,7 @@ LIBRARIES: dict[str, set[str]] = {
     "streamlit": {"app"},
     "altair": {"app"},
     "networkx": {"analysis"},
-    "typer": {"cli", "reading_commands", "theory_commands"},
+    "typer": {"cli", "reading_commands", "theory_commands", "study_command"},
     "matplotlib": {"analysis"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
     "scipy": {"features", "dual", "dynamics", "analysis"},
@@ -209,8 +211,10 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Training ZooNet",
-    "feature_lens.features.bases": "BASES Basis Canonical Deflated Eigen Learnt Unit UnitBlocks",
+    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Superposition Training ZooNet",
+    "feature_lens.features.bases": """
+        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Learnt Nmf Pca Sae Unit UnitBlocks Varimax
+    """,
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.dual": """
@@ -221,6 +225,7 @@ PUBLIC = {
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
     "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
+    "feature_lens.studies": "STUDIES Contender Study",
     "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

@@ -87,11 +87,10 @@ def test_weighted_figures_are_scikit_learns(ties: bool) -> None:
     assert np.isnan(weighted_figures(scores, ones, 0 * ones)).all()
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_selectivity_is_chosen_on_one_half_and_reported_on_the_other(views: int) -> None:
+def test_selectivity_is_chosen_on_one_half_and_reported_on_the_other() -> None:
     counts = [1, 2, 3]
     weights = WEIGHTS[:, HALVES.reporting]
-    found = selectivity_curve(VALUES[: 3 * views], LABELS, HALVES, counts, weights, SHUFFLES, views)
+    found = selectivity_curve(VALUES[:3], LABELS, HALVES, counts, weights, SHUFFLES)
     chosen, scores = VALUES[:, HALVES.choosing], VALUES[:, HALVES.reporting]
     on, off = LABELS[HALVES.choosing], LABELS[HALVES.reporting]
 
@@ -102,14 +101,14 @@ def test_selectivity_is_chosen_on_one_half_and_reported_on_the_other(views: int)
         signed = scores[row] * (1 if auroc(row, label) >= 0.5 else -1)
         return tuple(m(off == label, signed, sample_weight=weight) for m in (roc_auc_score, average_precision_score))
 
-    pairs = [(row, label) for row in range(3 * views) for label in range(3)]
+    pairs = [(row, label) for row in range(3) for label in range(3)]
 
     def best(among: list[tuple[int, int]]) -> tuple[int, int]:
         return max(among, key=lambda pair: round(abs(auroc(*pair) - 0.5), 12))
 
     for count in counts:
-        by_class = [best([pair for pair in pairs if pair[1] == c and pair[0] < count * views]) for c in range(3)]
-        by_feature = [best([pair for pair in pairs if pair[0] // views == f]) for f in range(count)]
+        by_class = [best([pair for pair in pairs if pair[1] == c and pair[0] < count]) for c in range(3)]
+        by_feature = [best([pair for pair in pairs if pair[0] == f]) for f in range(count)]
         for name, taken in (("class", by_class), ("feature", by_feature)):
             wanted = np.mean([reported(*pair) for pair in taken], axis=0)
             drawn = np.mean([reported(*pair, weights[7]) for pair in taken], axis=0)

@@ -16,7 +16,13 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import Card, FeatureSet
 from feature_lens.features.bases.basis import Basis, ranked, stored_columns
-from feature_lens.features.bases.spectral import DIRECTION_BYTES, direction_columns, score_profile, sign, tensor_shares
+from feature_lens.features.bases.spectral import (
+    DIRECTION_BYTES,
+    Profiles,
+    direction_columns,
+    score_values,
+    tensor_shares,
+)
 from feature_lens.features.design import DesignMatrix, Matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 
@@ -94,17 +100,10 @@ class KernelBasis(Basis):
     def _describe(self, kernel: Matrix, kernels: dict[str, Matrix]) -> None:
         """Profiles, signs, shares of the mean and of the tensors, from the fitted rows."""
         q, k = self.fitted_.rows_per_example, len(self.spectrum_)
-        activations = (kernel @ self.coefficients_ - self._taken_off(self.fitted_)).reshape(-1, q, k)
-        energy = np.maximum(np.square(activations).sum(axis=(0, 1)), np.finfo(float).tiny)
-        self.mean_share_ = len(activations) * np.square(activations.mean(axis=0)).sum(axis=0) / energy
-        self.profile_, self.energy_ = np.ones((k, q)), np.ones(k)
-        signs = np.ones(k)
-        for feature in range(k):
-            if q > 1:
-                self.profile_[feature], self.energy_[feature] = score_profile(activations[:, :, feature])
-            signs[feature] = sign(activations[:, :, feature] @ self.profile_[feature])
-        self.coefficients_ = self.coefficients_ * signs
-        self.removed_ = None if self.removed_ is None else self.removed_ * signs
+        found = Profiles.of((kernel @ self.coefficients_ - self._taken_off(self.fitted_)).reshape(-1, q, k))
+        self.mean_share_, self.profile_, self.energy_ = found.mean_share, found.profile, found.energy
+        self.coefficients_ = self.coefficients_ * found.signs
+        self.removed_ = None if self.removed_ is None else self.removed_ * found.signs
         self.parameter_share_ = tensor_shares(kernels, self.coefficients_, self.fitted_.network.parameters.names)
 
     def _taken_off(self, design: EffectiveFeatures) -> Matrix | float:
@@ -143,10 +142,8 @@ class KernelBasis(Basis):
         q, k = design.rows_per_example, len(self.spectrum_)
         by_output = self.transform(design).reshape(-1, q, k)
         views = ("score",) if q == 1 else ("score", *design.views)
-        values: npt.NDArray[np.float32] = np.empty((k, len(views), len(by_output)), dtype=np.float32)
-        values[:, 0] = np.einsum("nqk,kq->kn", by_output, self.profile_)
+        values = score_values(by_output, self.profile_)
         if q > 1:
-            values[:, 1:] = by_output.transpose(2, 1, 0)
             more = more | {"profile": self.profile_, "energy": self.energy_}
         columns = stored_columns(ranked(design, values, keep, batch), values, np.arange(k, dtype=np.int32))
         columns |= {

@@ -1,0 +1,100 @@
+"""What each measure is, in words, and whether more of it is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure: its title, what it is in words, its theme, +1 where more is better, -1 where less is, 0 where neither,
+    and whether it takes part in the comparison of kinds."""
+
+    title: str
+    words: str
+    theme: str
+    better: int = 0
+    compared: bool = False
+
+
+_CLASSES, _TOPS, _SPARSITY = "Classes", "Examples shown", "Sparsity"
+_OUTPUTS, _REMOVAL, _SEEDS, _CONCEPTS = "The network's outputs", "Removal", "Other seeds", "Known concepts"
+
+MEASURES: Final[dict[str, Measure]] = {
+    "class_auroc": Measure(
+        "AUROC by class",
+        "mean over classes of the AUROC of the feature (and sign) chosen for each",
+        _CLASSES,
+        1,
+        True,
+    ),
+    "class_precision": Measure(
+        "average precision by class", "average precision of the same features", _CLASSES, 1, True
+    ),
+    "feature_auroc": Measure(
+        "AUROC by feature",
+        "mean over features of the AUROC for the class (and sign) chosen for each",
+        _CLASSES,
+        1,
+        True,
+    ),
+    "feature_precision": Measure(
+        "average precision by feature", "average precision of the same features", _CLASSES, 1, True
+    ),
+    "top_purity": Measure(
+        "purity of the top",
+        "share of the commonest class among a feature's highest examples, mean over features",
+        _TOPS,
+        1,
+        True,
+    ),
+    "top_entropy": Measure("entropy of the top", "entropy of the classes of the same examples, in bits", _TOPS, -1),
+    "range_purity": Measure(
+        "purity over the range",
+        "purity of as many examples at equally spaced ranks of a feature, highest to lowest",
+        _TOPS,
+    ),
+    "range_entropy": Measure("entropy over the range", "entropy of the classes of those, in bits", _TOPS),
+    "hoyer": Measure(
+        "Hoyer sparsity", "0 where a feature has one magnitude on all examples, 1 where it is zero on all but one",
+        _SPARSITY, 1, True,
+    ),
+    "energy": Measure("share with 90 % of the energy", "least share of examples with 90 % of a feature's squares", _SPARSITY, -1),
+    "kurtosis": Measure("kurtosis", "excess kurtosis of a feature's values; that of a normal distribution is 0", _SPARSITY),
+    "r2": Measure("R2 of the outputs", "R2 of a ridge regression of all outputs on the features", _OUTPUTS, 1, True),
+    "needed_90": Measure("features to R2 .9", "smallest number of leading features that reach R2 .9", _OUTPUTS, -1),
+    "needed_95": Measure("features to R2 .95", "smallest number of leading features that reach R2 .95", _OUTPUTS, -1),
+    "pursued_90": Measure(
+        "features to R2 .9 by pursuit", "smallest number to R2 .9 when features are taken by matching pursuit", _OUTPUTS, -1, True
+    ),
+    "removal_median": Measure(
+        "median effect", "median over features of the mean change of the predicted output without one, in standard deviations of the outputs", _REMOVAL
+    ),
+    "removal_top": Measure("largest effect", "the same of the feature of largest effect", _REMOVAL),
+    "matched": Measure(
+        "matched correlation", "mean |correlation| of features matched one to one with those of another seed", _SEEDS, 1, True
+    ),
+    "span": Measure("overlap of spans", "share of the span that another seed's features span too", _SEEDS, 1, True),
+}  # fmt: skip
+_OF_CONCEPTS: Final[dict[str, Measure]] = {
+    "overlap": Measure(
+        "overlap with {}", "share of the span of {} that lies in the span of the features", _CONCEPTS, 1, True
+    ),
+    "cosine": Measure(
+        "largest cosine with {}",
+        "mean over the columns of {} of the largest |cosine| with a feature",
+        _CONCEPTS,
+        1,
+        True,
+    ),
+}
+
+
+def measure_of(name: str) -> Measure:
+    """The measure of a column of `set_measures`, 'overlap ' and 'cosine ' with the name of a concept among them."""
+    if name in MEASURES:
+        return MEASURES[name]
+    kind, _, concept = name.partition(" ")
+    one = _OF_CONCEPTS[kind]
+    return Measure(one.title.format(concept), one.words.format(concept), one.theme, one.better, one.compared)
