@@ -86,13 +86,15 @@ def train(
 ) -> None:
     """Train a network that comes with the project, and write its parameters where extract can take them."""
     from feature_lens.demos import train_into
+    from feature_lens.networks.zoo import ZOO
 
     files = train_into(name, out, recipe=recipe or (), snapshots=snapshots, overwrite=overwrite)
+    epochs, taken = ZOO[name].from_text(recipe or ()).epochs, any(file.stem.startswith("epoch_") for file in files)
     typer.echo(f"Wrote {', '.join(file.name for file in files)} to {out}. Extract its features with:")
     typer.echo(
         f"feature-lens extract --network {out}/net.py:module --data {out}/net.py:examples "
         f"--trained {out}/trained.safetensors --initial {out}/initial.safetensors --out run.h5"
-        + "".join(f" --snapshot {int(one.stem[6:])}={one}" for one in files if one.stem.startswith("epoch_"))
+        + (f" --snapshot {out} --snapshot {epochs}={out}/trained.safetensors" if taken else "")
     )
 
 
@@ -108,8 +110,8 @@ def extract(
     snapshot: Annotated[
         list[str] | None,
         typer.Option(
-            help="STEP=PATH, a checkpoint on the way, such as 10=epoch_000010.safetensors, for training dynamics; "
-            "repeatable, the trained one last."
+            help="STEP=PATH, a checkpoint on the way, such as 10=epoch_000010.safetensors, or a folder of such, for "
+            "training dynamics; repeatable, one of them the trained one."
         ),
     ] = None,
     sets: Annotated[

@@ -319,6 +319,10 @@ def test_what_is_no_course_of_a_training_is_refused(trained: tuple[Network, dict
             parsed_snapshots([wrong])
     with pytest.raises(SettingsError, match="Two snapshots are of step 9"):
         parsed_snapshots([entry, entry])
+    with pytest.raises(SettingsError, match="holds no checkpoint whose name ends in the number of a step"):
+        parsed_snapshots([str(tmp_path)])
+    save_file(snapshots[5], tmp_path / "epoch_00005.safetensors")
+    assert list(parsed_snapshots([str(tmp_path), entry])) == [5, 9]
     assert "training dynamics: 4 steps" in extraction_plan(network, _examples(), snapshots=snapshots)
 
 

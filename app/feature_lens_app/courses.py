@@ -48,12 +48,13 @@ def courses(
     named = list(held.values())
     chosen = [(colours or {}).get(column, COLOURS[place % len(COLOURS)]) for place, column in enumerate(held)]
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, **_ends(domain))
+    values = _ticks(long["value"]) if log else alt.Axis(format=".3~g", tickCount=5)
     lines = (
         alt.Chart(long)
         .mark_line(point=alt.OverlayMarkDef(size=26), clip=True)
         .encode(
             x=x,
-            y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format="~g" if log else ".3~g", tickCount=5)),
+            y=alt.Y("value:Q", title=title, scale=scale, axis=values),
             color=alt.Color(
                 "what:N",
                 scale=alt.Scale(domain=named, range=chosen),
@@ -81,13 +82,20 @@ def spectra(table: pd.DataFrame, steps: Sequence[int]) -> Any:
                 "eigenvalue:Q",
                 title="eigenvalue",
                 scale=alt.Scale(type="log", nice=False),
-                axis=alt.Axis(format="~g", tickCount=6),
+                axis=_ticks(shown["eigenvalue"]),
             ),
             color=alt.Color(
                 "name:O",
                 sort=[f"{step:,}" for step in steps],
                 scale=alt.Scale(scheme="viridis", reverse=True),
-                legend=alt.Legend(title="step", orient="right", symbolType="stroke", symbolStrokeWidth=3),
+                legend=alt.Legend(
+                    title="step",
+                    orient="right",
+                    symbolType="stroke",
+                    symbolStrokeWidth=3,
+                    rowPadding=0,
+                    labelFontSize=11,
+                ),
             ),
             detail="order:O",
             tooltip=[
@@ -96,6 +104,18 @@ def spectra(table: pd.DataFrame, steps: Sequence[int]) -> Any:
                 alt.Tooltip("eigenvalue:Q", format=".4~g"),
             ],
         )
+    )
+
+
+def _ticks(values: pd.Series) -> alt.Axis:
+    """Ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 of each where there are few of these."""
+    low, high = float(values.min()), float(values.max())
+    powers = [power for power in range(-30, 31) if low <= 10.0**power <= high]
+    if len(powers) >= 3:
+        every = -(-len(powers) // 7)
+        return alt.Axis(format="~g", values=[10.0**power for power in powers[::every]])
+    return alt.Axis(
+        format="~g", values=[k * 10.0**p for p in range(-30, 31) for k in (1, 2, 5) if low <= k * 10.0**p <= high]
     )
 
 

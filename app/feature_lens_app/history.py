@@ -35,7 +35,7 @@ def show_history(run: Run, feature_set: FeatureSet, feature: int) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         chart = courses(table, named, x, "how much of it there is", domain=[0, 1])
-        show_chart(chart, 240, "How much of this feature there was at each step of training")
+        show_chart(chart, 290, "How much of this feature there was at each step of training")
     with right:
         chart = courses(table, {"eigenvalue": "eigenvalue of its match"}, x, "eigenvalue", log=True)
-        show_chart(chart, 240, "Eigenvalue of the feature that it is matched to at each step of training")
+        show_chart(chart, 290, "Eigenvalue of the feature that it is matched to at each step of training")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,19 +49,40 @@ def steps_of(network: Network, snapshots: Mapping[int, State]) -> dict[int, Netw
 
 
 def parsed_snapshots(entries: Sequence[str]) -> dict[int, State]:
-    """Checkpoint files by step, from entries STEP=PATH; raises SettingsError for entries that are none, and for a step
-    that comes twice."""
+    """Checkpoint files by step, from entries STEP=PATH, or folders, of which every checkpoint whose name ends in a number
+    is taken as the snapshot of that step.
+
+    Raises SettingsError for entries that are neither, a folder without such files, and a step that comes twice.
+    """
     found: dict[int, State] = {}
     for entry in entries:
         step, equals, path = entry.partition("=")
-        if not (equals and path and step.isascii() and step.isdigit()):
+        if Path(entry).is_dir():
+            given = list(_numbered(Path(entry)))
+        elif equals and path and step.isascii() and step.isdigit():
+            given = [(int(step), Path(path))]
+        else:
             raise SettingsError(
-                f"A snapshot is written STEP=PATH, but '{entry}' came; write for example 10=epoch_000010.safetensors."
+                f"A snapshot is written STEP=PATH, or is a folder of such, but '{entry}' came; write for example "
+                "10=epoch_000010.safetensors."
             )
-        if int(step) in found:
-            raise SettingsError(f"Two snapshots are of step {int(step)}; give each step one.")
-        found[int(step)] = Path(path)
+        for number, file in given:
+            if number in found:
+                raise SettingsError(f"Two snapshots are of step {number}; give each step one.")
+            found[number] = file
     return found
+
+
+def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Checkpoints of a folder whose names end in a number."""
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in (".pt", ".pth", ".safetensors")]
+    numbers = [(number, file) for file in files if (number := re.search(r"[0-9]+$", file.stem)) is not None]
+    if not numbers:
+        raise SettingsError(
+            f"The folder '{folder}' holds no checkpoint whose name ends in the number of a step, such as "
+            "epoch_000010.safetensors; give STEP=PATH for each instead."
+        )
+    yield from ((int(number.group()), file) for number, file in numbers)
 
 
 def _same(one: Params, other: Params) -> bool:

@@ -24,7 +24,7 @@ views.title("Training dynamics", "How the network's fit, its kernel and its feat
 if not held_dynamics(run):
     views.quiet(
         "This run holds no training dynamics. Keep the parameters at some steps of training, and extract it again with "
-        "--snapshot STEP=PATH for each of them, the trained ones last; feature-lens demo and feature-lens train keep them."
+        "--snapshot STEP=PATH for each of them, the trained ones among them; feature-lens demo and feature-lens train keep them."
     )
     raise address.PageEnd
 
@@ -69,11 +69,11 @@ if score is not None:
         chart = courses(table, named, x, "accuracy" if domain else "R2", colours=colours, domain=domain, mark=mark)
         show_chart(chart, HEIGHT, f"{score} against the step of training")
 
-views.head("Kernel", run.tables["dynamics"].text)
+views.head("Kernel", run.tables["dynamics_spectrum"].text)
 left, right = st.columns(2, gap="large")
 with left:
     named = {
-        "centred_distance_from_final": "1 − cosine to the final kernel, without the mean feature",
+        "centred_distance_from_final": "1 − cosine to the final kernel, the mean feature taken off",
         "centred_distance_from_initial": "to the first one",
     }
     show_chart(
@@ -85,7 +85,7 @@ with right:
     named, colours = parts_of("alignment")
     if has("alignment"):
         show_chart(
-            courses(table, named, x, "centred alignment with the targets", colours=colours, mark=mark),
+            courses(table, named, x, "alignment with targets", colours=colours, mark=mark),
             HEIGHT,
             "Alignment of the kernel with the targets against the step of training",
         )
@@ -103,7 +103,10 @@ with right:
         "Effective rank of the kernel against the step of training",
     )
 
-views.head("Leading eigenspace", "How much of each lies in the span of the leading eigenvectors of a step.")
+views.head(
+    "Leading eigenspace",
+    f"How much of each lies in the span of the leading eigenvectors of a step. {run.tables['dynamics'].text}",
+)
 shares = table[["step", *(name for name in ("overlap_with_final", "overlap_with_learnt") if name in table)]]
 named = {"overlap_with_final": "the final eigenspace", "overlap_with_learnt": "what training added"}
 if "dynamics_concepts" in run.tables:
@@ -114,10 +117,10 @@ if "dynamics_concepts" in run.tables:
 left, right = st.columns(2, gap="large")
 with left:
     chart = courses(shares, named, x, "share within", domain=[0, 1], mark=mark)
-    show_chart(chart, HEIGHT + 20, "Overlap of the leading eigenspace with the final one and with concepts")
+    show_chart(chart, HEIGHT + 60, "Overlap of the leading eigenspace with the final one and with concepts")
 with right:
     chart = spectra(dynamics_table(run, "dynamics_spectrum"), steps)
-    show_chart(chart, HEIGHT + 20, "Leading eigenvalues of the kernel, a line for each step")
+    show_chart(chart, HEIGHT + 60, "Leading eigenvalues of the kernel, a line for each step")
 
 if "r2_from_outputs" in table:
     views.head(
@@ -137,7 +140,7 @@ if "r2_from_outputs" in table:
             show_chart(chart, HEIGHT, "Held-out accuracy of regressions on the kernel of each step, beside the network")
     with right:
         named = {"r2_from_outputs": "R2 to the network's outputs", "agreement_from_outputs": "agreement with its class"}
-        chart = courses(table, named, x, "regression on the network's outputs", mark=mark)
+        chart = courses(table, named, x, "regression on outputs", domain=[0, 1], mark=mark)
         show_chart(chart, HEIGHT, "How well a regression on the kernel of each step follows the network of that step")
 views.quiet(
     "All figures are tables of the Export page: dynamics, dynamics_spectrum, dynamics_concepts, feature_history."
