@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 
 from feature_lens.analysis import open_run, table_rows
 from feature_lens.analysis.measures.measured_kinds import measured_kinds
@@ -18,13 +19,17 @@ from feature_lens.analysis.study.families import CONTROLS, EFFECTIVE, LOGITS, NE
 from feature_lens.analysis.study.figure import study_figure
 from feature_lens.analysis.study.table import study_sentences
 from feature_lens.analysis.tables import TableRequest
+from feature_lens.analysis.torus import mode_correlations, modes
 from feature_lens.errors import OutputError, SettingsError
-from feature_lens.examples import Examples
+from feature_lens.examples import Examples, Modality
+from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.networks.zoo import ZOO, Digits
+from feature_lens.ranking import rank_values
 from feature_lens.studies import STUDIES, Contender, Study, seed_run
 from feature_lens.studies.outcome import measure_settings
 from feature_lens.studies.running import run_studies
 from feature_lens.studies.study import BASELINES
+from feature_lens.studies.waves import wave_table
 
 
 @dataclass(frozen=True)
@@ -187,3 +192,25 @@ def test_effective_features_win_only_where_intervals_lie_apart() -> None:
     level = pd.DataFrame([own, _row("layer", NEURONS, (0.89, 0.87, 0.91), (5, 4, 6))])
     assert "are not told apart from the best other set on any of 2 measures" in answer(level, "toys")[0]
     assert study_figure(table, "toys").startswith(b"\x89PNG")
+
+
+def test_waves_are_counted_in_features_that_are_waves() -> None:
+    modulus = 7
+    pairs = np.stack(np.divmod(np.arange(modulus**2), modulus), axis=1)
+    made = synthetic.contents(modulus**2, "tokens")
+    sums, differences = (modes(pairs, modulus, family) for family in ("a + b", "a - b"))
+    mixed = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    values = np.concatenate([(sums @ mixed).T, differences[:, :2].T, np.ones((1, modulus**2))]).astype(np.float32)
+    columns = ranking_columns(rank_values(values[:, None], made.examples.ids, 4))
+    order = np.arange(len(values), dtype=np.int32)
+    card = replace(made.sets["neurons"].card, title="Waves")
+    waves = FeatureSet("waves", ("activation",), card, {**columns, "values": values[:, None], "order": order})
+    examples = replace(made.examples, inputs=pairs, modality=Modality("pair", (modulus, modulus)))
+    found = wave_table(replace(made, examples=examples, sets={"waves": waves}))
+    (row,) = found[found["kind"] == "Waves"].to_dict("records")
+    assert row["a + b"] == pytest.approx(1)
+    assert row["a - b"] == pytest.approx(1 / 3)
+    # The difference's first frequency is followed, the sum's are mixed over frequencies.
+    singles = [mode_correlations(values[:6].T.astype(float), pairs, modulus, "a + b").max(axis=0)]
+    assert row["followed"] == 1 + int((np.concatenate(singles) >= 0.9).sum())
+    assert row["by_chance"] == pytest.approx(8 / (modulus**2 - 1))

@@ -96,11 +96,18 @@ _OF_CONCEPTS: Final[dict[str, Measure]] = {
         1,
         True,
     ),
+    "auroc": Measure(
+        "AUROC of {}",
+        "mean over the properties of {} of the AUROC of the feature (and sign) chosen for each",
+        "Known concepts, single features",
+        1,
+        True,
+    ),
 }
 
 
 def measure_of(name: str) -> Measure:
-    """The measure of a column of `set_measures`, 'overlap ' and 'cosine ' with the name of a concept among them."""
+    """The measure of a column of `set_measures`, 'overlap ', 'cosine ' and 'auroc ' with the name of a concept among them."""
     if name in MEASURES:
         return MEASURES[name]
     kind, _, concept = name.partition(" ")

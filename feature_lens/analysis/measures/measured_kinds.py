@@ -16,6 +16,7 @@ import numpy.typing as npt
 from feature_lens.analysis.kinds import LOGITS, Kind, kinds, views_of
 from feature_lens.analysis.measures.alignment import mean_max_cosine, overlap_curve
 from feature_lens.analysis.measures.bootstrap import Figures, Measured, Positions, resampled, shuffled
+from feature_lens.analysis.measures.concept_selectivity import concept_auroc, is_binary
 from feature_lens.analysis.measures.purity import purity_figures
 from feature_lens.analysis.measures.removal import removal_figures
 from feature_lens.analysis.measures.reproduction import Reproduction, pursuit_order
@@ -194,6 +195,10 @@ class _Bench:
         features = values.T.astype(np.float64)
         for concept in self.run.examples.concepts:
             figures[f"cosine {concept.name}"] = mean_max_cosine(features, concept.values, self.weights, self.shuffles)
+            if is_binary(concept.values):
+                figures[f"auroc {concept.name}"] = concept_auroc(
+                    values, concept.values, self.halves, self.weights[:, self.halves.reporting], self.shuffles
+                )
         return figures
 
     def _needed(
