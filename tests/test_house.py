@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
-    "studies": {"networks", "settings", "extract", "store", "analysis"},
+    "studies": {"networks", "dual", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
     "study_command": {"studies", "reading_commands"},
@@ -225,7 +225,7 @@ PUBLIC = {
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
     "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
-    "feature_lens.studies": "STUDIES Contender Study",
+    "feature_lens.studies": "STUDIES Contender ContenderStudy Study",
     "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity
