@@ -80,10 +80,14 @@ def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, mod
     assert "fl-title" in texts(test)
 
 
-def test_pairs_are_drawn_as_one_picture_and_other_examples_are_not(app: Opener, runs: Path, tmp_path: Path) -> None:
+def test_pairs_and_vectors_are_drawn_as_one_picture_and_other_examples_are_not(
+    app: Opener, runs: Path, tmp_path: Path
+) -> None:
     assert "On all pairs" in texts(fine(app("feature", runs / "pair.h5")))
     assert "On all pairs" not in texts(fine(app("feature", runs / "vector.h5")))
     assert "On all pairs" not in texts(fine(app("feature", runs / "pair.h5", set="weights")))
+    assert "By entry of the input" in texts(fine(app("feature", runs / "vector.h5")))
+    assert "By entry of the input" not in texts(fine(app("feature", runs / "pair.h5")))
     write_run(synthetic.contents(81, "pair"), tmp_path / "all.h5")
     shown = texts(fine(app("feature", tmp_path / "all.h5")))
     assert "Its strongest wave is one of" in shown

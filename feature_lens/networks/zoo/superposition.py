@@ -89,7 +89,6 @@ class Superposition(ZooNet):
             inputs,
             inputs,
             modality=Modality("vector", (self.features,), 0, 1),
-            class_names=names,
             concepts={"feature": Concept.of("feature", inputs, names)},
         )
 
