@@ -15,7 +15,8 @@ from feature_lens.store import check_folder, check_writable, write_bytes
 def demo_run(
     name: str, out: Path | str, *, shipped: bool = False, overwrite: bool = False, recipe: Sequence[str] = ()
 ) -> Path:
-    """Train a network of the zoo, or take its shipped parameters, and write a run of it with its dual model.
+    """Train a network of the zoo, or take its shipped parameters, and write a run of it, with its dual model where
+    that is a matter of minutes.
 
     recipe: entries 'setting=value' that differ from the shipped recipe. Raises SettingsError for an unknown name,
     CheckpointError where nothing is shipped for the recipe, and what `extract_run` raises.
@@ -23,15 +24,17 @@ def demo_run(
     net = ZOO[name].from_text(recipe)
     check_writable(out, overwrite)
     network = net.shipped() if shipped else net.network(net.train(_bar))
-    return extract_run(network, net.examples(), out, demo_settings(net), name=name, overwrite=overwrite)
+    return extract_run(
+        network, net.examples(), out, demo_settings(net), name=name, overwrite=overwrite, remarks=net.remarks()
+    )
 
 
 def demo_settings(net: ZooNet) -> ExtractSettings:
     """What a run of a network of the zoo holds."""
     if not net.sets:
-        return ExtractSettings(dual=True)
+        return ExtractSettings(dual=net.dual)
     sets = tuple(SetSettings.parsed(text, n_components=net.components) for text in net.sets)
-    return ExtractSettings(sets=sets, dual=True)
+    return ExtractSettings(sets=sets, dual=net.dual)
 
 
 def train_into(

@@ -62,6 +62,7 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {"networks", "features", "dual"},
     "captum": {"features"},
     "safetensors": {"networks"},
+    "mlxtend": {"networks"},
     "h5py": {"store"},
     "streamlit": {"app"},
     "altair": {"app"},
@@ -208,7 +209,7 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Training ZooNet",
+    "feature_lens.networks.zoo": "ZOO Digits LanguageModel Linear Mnist ModularAddition Training ZooNet",
     "feature_lens.features.bases": "BASES Basis Canonical Deflated Eigen Learnt Unit UnitBlocks",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",

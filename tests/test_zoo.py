@@ -47,7 +47,7 @@ def test_every_net_is_a_recipe_with_shipped_parameters(name: str) -> None:
     assert card["licence"] == "MIT"
     assert card["data"] == net.data
     assert {file.name for file in folder.iterdir()} == {*card["sha256"], "recipe.json", "net.py"}
-    assert demo_settings(net).dual
+    assert demo_settings(net).dual == net.dual
 
 
 def test_snapshots_are_shipped_and_lie_between_the_beginning_and_the_end() -> None:
