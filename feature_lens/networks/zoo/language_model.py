@@ -177,8 +177,8 @@ class LanguageModel(ZooNet):
                 at = starts[:, None] + offsets
                 optimiser.zero_grad()
                 logits = module.everywhere(text[at])
-                loss: torch.Tensor = nn.functional.cross_entropy(logits.flatten(0, 1), after[at].flatten())
-                loss.backward()
+                loss = nn.functional.cross_entropy(logits.flatten(0, 1), after[at].flatten())
+                torch.autograd.backward(loss)
                 optimiser.step()
                 rate.step()
             yield
