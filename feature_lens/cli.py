@@ -1,4 +1,4 @@
-"""The command line: feature-lens demo | train | extract | kernel | theory | info | export | table | report | app.
+"""The command line: feature-lens demo | train | extract | kernel | theory | study | info | export | table | report | app.
 
 Imports stay inside the commands, so that --help answers at once and reading a run never loads torch.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from feature_lens import reading_commands, theory_commands
+from feature_lens import reading_commands, study_command, theory_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
 from feature_lens.reading_commands import Overwrite, print_card
 
@@ -37,7 +37,7 @@ LearningRate = Annotated[
     typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
 ]
 Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
-_ZOO: Final = "Network of the zoo: digits, language_model, linear, mnist, modular_addition"
+_ZOO: Final = "Network of the zoo: digits, language_model, linear, mnist, modular_addition, superposition"
 Recipe = Annotated[
     list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
 ]
@@ -86,12 +86,15 @@ def train(
 ) -> None:
     """Train a network that comes with the project, and write its parameters where extract can take them."""
     from feature_lens.demos import train_into
+    from feature_lens.networks.zoo import ZOO
 
     files = train_into(name, out, recipe=recipe or (), snapshots=snapshots, overwrite=overwrite)
+    epochs, taken = ZOO[name].from_text(recipe or ()).epochs, any(file.stem.startswith("epoch_") for file in files)
     typer.echo(f"Wrote {', '.join(file.name for file in files)} to {out}. Extract its features with:")
     typer.echo(
         f"feature-lens extract --network {out}/net.py:module --data {out}/net.py:examples "
         f"--trained {out}/trained.safetensors --initial {out}/initial.safetensors --out run.h5"
+        + (f" --snapshot {out} --snapshot {epochs}={out}/trained.safetensors" if taken else "")
     )
 
 
@@ -104,6 +107,13 @@ def extract(
     out: Annotated[Path, typer.Option(help="Run file to write.")],
     trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
     initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="STEP=PATH, a checkpoint on the way, such as 10=epoch_000010.safetensors, or a folder of such, for "
+            "training dynamics; repeatable, one of them the trained one."
+        ),
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -165,6 +175,7 @@ def extract(
 
     if not plan:
         check_writable(out, overwrite)
+    from feature_lens.dynamics import parsed_snapshots
     from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run, extraction_plan
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
@@ -204,10 +215,11 @@ def extract(
     untold = "No trained checkpoint was given: the parameters are those that the factory returned."
     remarks = (untold,) if trained is None else ()
     examples = make_examples(data)
+    taken = parsed_snapshots(snapshot) if snapshot else None
     if plan:
-        typer.echo(extraction_plan(frozen, examples, settings))
+        typer.echo(extraction_plan(frozen, examples, settings, taken))
         return
-    extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks)
+    extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks, snapshots=taken)
     _tell(out)
 
 
@@ -264,6 +276,7 @@ def kernel(
 
 
 app.command(epilog="Example: feature-lens theory digits --out theory")(theory_commands.theory)
+app.command(epilog="Example: feature-lens study digits --out studies")(study_command.study)
 app.command(epilog="Example: feature-lens info digits.h5")(reading_commands.info)
 app.command(epilog="Example: feature-lens export digits.h5 --set eigen --feature 0 --format zip --out top.zip")(
     reading_commands.export

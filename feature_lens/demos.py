@@ -15,17 +15,24 @@ from feature_lens.store import check_folder, check_writable, write_bytes
 def demo_run(
     name: str, out: Path | str, *, shipped: bool = False, overwrite: bool = False, recipe: Sequence[str] = ()
 ) -> Path:
-    """Train a network of the zoo, or take its shipped parameters, and write a run of it, with its dual model where
-    that is a matter of minutes.
+    """Train a network of the zoo, or take its shipped parameters, and write a run of it, with its dual model and the
+    dynamics of its training where they are a matter of minutes.
 
     recipe: entries 'setting=value' that differ from the shipped recipe. Raises SettingsError for an unknown name,
     CheckpointError where nothing is shipped for the recipe, and what `extract_run` raises.
     """
     net = ZOO[name].from_text(recipe)
     check_writable(out, overwrite)
-    network = net.shipped() if shipped else net.network(net.train(_bar))
+    training = net.shipped_training() if shipped else net.train(_bar, net.snapshots)
     return extract_run(
-        network, net.examples(), out, demo_settings(net), name=name, overwrite=overwrite, remarks=net.remarks()
+        net.network(training),
+        net.examples(),
+        out,
+        demo_settings(net),
+        name=name,
+        overwrite=overwrite,
+        remarks=net.remarks(),
+        snapshots={**training.snapshots, net.epochs: training.trained} if net.dynamics else None,
     )
 
 

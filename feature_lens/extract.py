@@ -7,11 +7,12 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from feature_lens.cards import Provenance
 from feature_lens.dual.ablation import ablations
 from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
+from feature_lens.dynamics import FinalFeatures, dynamics_tables, steps_of
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import FeatureSet
@@ -32,8 +34,10 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kept_kernel import kept_kernel
 from feature_lens.features.neurons import Reduce
 from feature_lens.jobs import Job, effective, jobs_of
+from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.quality import metrics
+from feature_lens.networks.states import State
 from feature_lens.registry import unknown_name
 from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.settings import DEFAULT_SETS as DEFAULT_SETS
@@ -55,14 +59,24 @@ def extract_run(
     overwrite: bool = False,
     progress: bool = True,
     remarks: tuple[str, ...] = (),
+    snapshots: Mapping[int, State] | None = None,
 ) -> Path:
     """Compute a run and write it to `out`; returns the path.
 
-    `remarks` of one's own are kept in the run. The path is tried before anything is computed. Raises OutputError, NetworkError, ExamplesError or SettingsError,
+    snapshots: parameters of the network on the way, as `feature_lens.dynamics.steps_of` takes them, for its training
+    dynamics. `remarks` of one's own are kept in the run. The path is tried before anything is computed. Raises OutputError, NetworkError, ExamplesError or SettingsError,
     each with one sentence; what was at `out` before stays on any failure.
     """
     target = check_writable(out, overwrite)
-    contents = compute_run(network, examples, settings, name=name or target.stem, progress=progress, remarks=remarks)
+    contents = compute_run(
+        network,
+        examples,
+        settings,
+        name=name or target.stem,
+        progress=progress,
+        remarks=remarks,
+        snapshots=snapshots,
+    )
     return write_run(contents, target, overwrite)
 
 
@@ -74,9 +88,11 @@ def compute_run(
     name: str = "run",
     progress: bool = True,
     remarks: tuple[str, ...] = (),
+    snapshots: Mapping[int, State] | None = None,
 ) -> RunContents:
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
+    steps = None if snapshots is None else steps_of(network, snapshots)
     n_outputs = network.check(examples)
     jobs, left_out = jobs_of(network, examples, settings)
     sets, failed = _built(jobs, settings, progress)
@@ -89,6 +105,7 @@ def compute_run(
     if settings.dual or settings.ablation:
         designs = {job.name: job.design for job in jobs}
         sets = {name: _with_effects(built, designs[name], weight) for name, built in sets.items()}
+    tables, untold = ({}, ()) if steps is None else _dynamics(steps, examples, jobs, sets, settings, progress)
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
@@ -98,13 +115,33 @@ def compute_run(
         sets=sets,
         dual=dual,
         kernel=None if kernel is None else kept_kernel(kernel),
+        tables=tables,
         provenance=Provenance(
             settings=settings.shaping(),
             software=software(),
-            fingerprint=fingerprint(network, examples, settings),
-            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *_remarks(network, examples)),
+            fingerprint=fingerprint(network, examples, settings, steps or {}),
+            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *untold, *_remarks(network, examples)),
         ),
     )
+
+
+def _dynamics(
+    steps: Mapping[int, Network],
+    examples: Examples,
+    jobs: list[Job],
+    sets: Mapping[str, FeatureSet],
+    settings: ExtractSettings,
+    progress: bool,
+) -> tuple[dict[str, KeptTable], tuple[str, ...]]:
+    """Tables of the training, with the history of the sets that have one; none, and a remark, where a step has no features."""
+    finals = [FinalFeatures.of_set(sets[job.name], job.design, job.basis) for job in jobs if job.name in sets]
+    known = [final for final in finals if final is not None]
+    with tqdm(total=len(steps), desc="training dynamics", disable=None if progress else True, unit="step") as bar:
+        memory = settings.memory << 20
+        try:
+            return dynamics_tables(steps, examples, known, memory=memory, watch=lambda _: bar.update()), ()
+        except SettingsError as error:
+            return {}, (f"Training dynamics are left out. {error}",)
 
 
 def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDArray[np.float64] | None) -> FeatureSet:
@@ -115,7 +152,12 @@ def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDA
     return replace(feature_set, columns=columns)
 
 
-def extraction_plan(network: Network, examples: Examples, settings: ExtractSettings = ExtractSettings()) -> str:
+def extraction_plan(
+    network: Network,
+    examples: Examples,
+    settings: ExtractSettings = ExtractSettings(),
+    snapshots: Mapping[int, State] | None = None,
+) -> str:
     """How a run would be computed, in words and counts, without computing it: sizes, kernels by layer, the dual model.
 
     Raises what `compute_run` raises for settings that do not fit.
@@ -143,6 +185,8 @@ def extraction_plan(network: Network, examples: Examples, settings: ExtractSetti
             f"  ablations: a pass of {n:,} examples for every eigen and unit feature and neuron, and 256 weights",
             *([whole] if settings.flattened else []),
         ]
+    if snapshots is not None:
+        lines.append(f"training dynamics: {len(steps_of(network, snapshots))} steps, a kernel and an eigenproblem each")
     if (kernel := _kernel_design(network, examples, settings)) is not None:
         plan = str(kernel.plan()).splitlines()
         lines += [f"kernel, {settings.kernel}, in the run", *(f"  {line}" for line in plan)]
@@ -155,8 +199,10 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def fingerprint(network: Network, examples: Examples, settings: ExtractSettings) -> str:
-    """sha256 over all that shapes the values of a run: network, learning rates, examples, settings, version."""
+def fingerprint(
+    network: Network, examples: Examples, settings: ExtractSettings, steps: Mapping[int, Network] = MappingProxyType({})
+) -> str:
+    """sha256 over all that shapes the values of a run: network, learning rates, examples, settings, snapshots, version."""
     # The digest does not see what a forward does with its tensors; a few of its outputs tell.
     few = network.outputs(examples.on(np.arange(min(len(examples), 8))))
     parts = {
@@ -166,6 +212,7 @@ def fingerprint(network: Network, examples: Examples, settings: ExtractSettings)
         "examples": examples.digest(),
         "settings": settings.shaping(),
         "version": metadata.version("feature_lens"),
+        **({"snapshots": {step: one.digest for step, one in steps.items()}} if steps else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

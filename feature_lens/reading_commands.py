@@ -67,7 +67,7 @@ def table(
     kind: Annotated[str, typer.Option("--format", help="csv, parquet or jsonl.")] = "csv",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a table to a file: outputs, and all that the dual model says; the same bytes as the app gives."""
+    """Write a table to a file: outputs, measures, and all that the dual model says; the same bytes as the app gives."""
     from feature_lens.analysis import TABLES, TableRequest, held_tables, open_run, table_bytes, table_name
     from feature_lens.store import check_writable, write_bytes
 

@@ -40,7 +40,15 @@ def main() -> None:
             tab.close()
         net = ModularAddition()
         settings = replace(demo_settings(net), dual=False, neurons=())
-        sums = extract_run(net.shipped(), net.examples(), folder / "sums.h5", settings, name="modular_addition")
+        training = net.shipped_training()
+        sums = extract_run(
+            net.network(training),
+            net.examples(),
+            folder / "sums.h5",
+            settings,
+            name="modular_addition",
+            snapshots={**training.snapshots, net.epochs: training.trained},
+        )
         with chromium() as browser, served([sums], folder) as address:
             tab = Tab(browser)
             tab.page.set_viewport_size({"width": 1400, "height": 1300})
@@ -50,6 +58,10 @@ def main() -> None:
             assert place is not None
             part = {"x": place["x"] - 12, "y": place["y"] - 10, "width": 900, "height": 560}
             tab.page.screenshot(path=FOLDER / "pairs.png", clip=part)
+            tab.page.set_viewport_size({"width": 1400, "height": 1000})
+            tab.go(address + "dynamics")
+            tab.fine()
+            tab.page.screenshot(path=FOLDER / "dynamics.png")
             tab.close()
 
 

@@ -21,8 +21,10 @@ from feature_lens.examples import Examples
 from feature_lens.features.bases import BASES, Canonical, Eigen, Unit
 from feature_lens.features.bases import eigen as eigen_module
 from feature_lens.features.bases.spectral import degenerate_groups
-from feature_lens.features.design import CentredDesign
+from feature_lens.features.design import CentredDesign, DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.neurons import NeuronActivations
+from feature_lens.features.unit_rows import UnitRowDesign
 from feature_lens.networks import Network
 from feature_lens.ranking import id_ranks
 
@@ -43,19 +45,21 @@ def problem() -> tuple[Network, Examples]:
 
 @pytest.mark.parametrize("outputs", ["flattened", "trace", "output:1", "margin"])
 @pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("side", ["rows", "columns", "matrix_free"])
 def test_all_sides_give_the_singular_vectors(
-    problem: tuple[Network, Examples], outputs: str, centred: bool, side: str
+    problem: tuple[Network, Examples], outputs: str, centred: bool, cosine: bool, side: str
 ) -> None:
     design = EffectiveFeatures(*problem, outputs=outputs, tile=8)
     phi = _phi(design)
     q = design.rows_per_example
     fitting = design.examples.fitting
+    phi = phi / np.linalg.norm(phi, axis=1, keepdims=True) if cosine else phi
     rows = phi.reshape(40, q, -1)
     mean = rows[fitting].mean(axis=0) if centred else 0
     fitted = (rows[fitting] - mean).reshape(-1, phi.shape[1])
     left, singular, right = np.linalg.svd(fitted, full_matrices=False)
-    eigen = Eigen(6, centred=centred, side=side).fit(design)  # type: ignore[arg-type]  # a parameter of the test
+    eigen = Eigen(6, centred=centred, cosine=cosine, side=side).fit(design)  # type: ignore[arg-type]  # a parameter of the test
     np.testing.assert_allclose(eigen.spectrum_, singular[:6] ** 2, rtol=1e-9)
     np.testing.assert_allclose(np.abs(np.sum(eigen.directions_ * right[:6], axis=1)), 1, atol=1e-8)
     np.testing.assert_allclose(eigen.kernel_share_, (singular[:6] ** 2).sum() / (singular**2).sum(), rtol=1e-9)
@@ -92,10 +96,85 @@ def test_directions_too_large_to_form_are_done_without(
     assert ["direction" in one for one in sets] == [False, True]
     shares = [one.read("parameter_share") for one in sets]
     np.testing.assert_allclose(shares[0], shares[1], atol=1e-9)
-    assert Eigen(5, centred=True, side="rows").fit(design).directions_.shape == (5, 333)
     with pytest.raises(SettingsError, match="effective features, but a CentredDesign came"):
         implicit.transform(CentredDesign(design, design.mean()))
     assert Eigen(5, side="rows").fit(EffectiveFeatures(*problem)).directions_.shape == (5, 111)
+
+
+@pytest.mark.parametrize(("centred", "cosine"), [(True, False), (False, True), (True, True)])
+def test_options_hold_where_directions_are_not_formed(
+    problem: tuple[Network, Examples], centred: bool, cosine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = EffectiveFeatures(*problem, outputs="trace")
+    formed = Eigen(5, centred=centred, cosine=cosine, side="rows").fit(design)
+    monkeypatch.setattr(eigen_module, "DIRECTION_BYTES", 0)
+    implicit = Eigen(5, centred=centred, cosine=cosine, side="rows").fit(design)
+    assert implicit.directions_.shape == (0, 333)
+    np.testing.assert_allclose(implicit.transform(design), formed.transform(design), atol=1e-9)
+    np.testing.assert_allclose(implicit.leading(2).transform(design), formed.transform(design)[:, :2], atol=1e-9)
+    shares = [basis.feature_set(design, "one").read("parameter_share") for basis in (implicit, formed)]
+    np.testing.assert_allclose(shares[0], shares[1], atol=1e-9)
+
+
+def test_the_leading_part_of_a_fit_is_a_fit(problem: tuple[Network, Examples]) -> None:
+    for outputs in ("flattened", "trace"):
+        design = EffectiveFeatures(*problem, outputs=outputs)
+        part, whole = Eigen(6).fit(design).leading(3), Eigen(3).fit(design)
+        np.testing.assert_allclose(part.transform(design), whole.transform(design), atol=1e-9)
+        np.testing.assert_allclose(part.kernel_share_, whole.kernel_share_)
+        one, other = (basis.feature_set(design, "x") for basis in (part, whole))
+        assert len(one) == len(other) == 3
+        np.testing.assert_allclose(
+            one.read("profile" if outputs == "flattened" else "spectrum"),
+            other.read("profile" if outputs == "flattened" else "spectrum"),
+        )
+    last = EffectiveFeatures(*problem, layers=["4"])
+    assert Eigen(6).fit(last).leading(4).cut_group_
+    assert not Eigen(9).fit(last).leading(6).cut_group_
+
+
+def test_a_cosine_is_that_of_the_rows(problem: tuple[Network, Examples]) -> None:
+    design = EffectiveFeatures(*problem, tile=8)
+    unit = UnitRowDesign(design)
+    kernel = np.asarray(design.gram())
+    scale = np.sqrt(np.diag(kernel))
+    np.testing.assert_allclose(unit.gram(), kernel / np.outer(scale, scale), atol=1e-12)
+    rows = np.concatenate([block for _, block in unit.blocks()])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1)
+    np.testing.assert_allclose(unit.mean(), rows.reshape(40, 3, -1).mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(unit.cogram(), rows.T @ rows, atol=1e-10)
+    assert unit.squared_norm() == pytest.approx(120)
+    few = np.array([7, 3, 30])
+    np.testing.assert_allclose(
+        np.concatenate([b for _, b in unit.on(few).blocks()]), rows.reshape(40, 3, -1)[few].reshape(9, -1)
+    )
+    # Rows of zeros stay: of a unit that is closed there is no derivative.
+    network = Network.from_module(
+        nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False)).eval()
+    )
+    closed = UnitRowDesign(EffectiveFeatures(network, Examples.from_arrays(np.array([[1.0], [-1.0]]))))
+    assert closed.squared_norm() == pytest.approx(1)
+    assert np.isfinite(closed.gram()).all()
+    card = Eigen(2, cosine=True).fit(design).feature_set(design, "x").card
+    assert (card.design, "cosine-normalised" in card.equals) == ("effective features, of unit length", True)
+    neurons = NeuronActivations(*problem, "1")
+    assert "divided by their lengths" in Eigen(2, cosine=True).fit(neurons).feature_set(neurons, "x").card.equals
+
+
+def test_the_last_layers_cosines_are_those_of_its_inputs(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+    design = EffectiveFeatures(network, examples, layers=["4"], outputs="trace")
+    with torch.no_grad():
+        hidden = network.module[:-1](network.tensor(examples.inputs)).numpy()
+    rows = np.column_stack([hidden, np.ones(40)])[examples.fitting]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    for centred in (False, True):
+        eigen = Eigen(4, centred=centred, cosine=True).fit(design)
+        about = rows - rows.mean(axis=0) if centred else rows
+        np.testing.assert_allclose(eigen.spectrum_, np.linalg.svd(about, compute_uv=False)[:4] ** 2, rtol=1e-9)
+        assert eigen.feature_set(design, "x").card.equals.endswith(
+            "with a 1 appended for the bias, divided by their lengths"
+        )
 
 
 def test_score_is_the_leading_singular_combination(problem: tuple[Network, Examples]) -> None:
@@ -398,7 +477,10 @@ def test_every_registered_basis_conforms(name: str, problem: tuple[Network, Exam
     """What holds for all: habits of scikit-learn, shapes, rankings of its values, the same bytes again."""
     network, examples = problem
     outputs = "output:1" if name == "unit_blocks" else "flattened"  # a unit has one activation
-    design = EffectiveFeatures(with_initial(network), examples, outputs=outputs, tile=8)
+    design: DesignMatrix = EffectiveFeatures(with_initial(network), examples, outputs=outputs, tile=8)
+    if not getattr(BASES[name], "in_eigenspace", True):
+        rectified = Network.from_module(nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).eval())
+        design = NeuronActivations(rectified, examples, "1", tile=8)
     basis = clone(BASES[name]())
     assert basis.fit(design) is basis
     activations = basis.transform(design)

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.ma
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON Lines", "zip": "ZIP of pictures"}
-PAGES = ("overview", "browse", "feature", "example", "dual", "compare", "export", "learn")
+PAGES = ("overview", "browse", "feature", "example", "dual", "dynamics", "compare", "study", "export", "learn")
 
 
 def with_many(made: RunContents) -> RunContents:
@@ -132,6 +132,10 @@ VIEWS = {
         ("segments", "Match", "each of B in A", "way"),
         ("segments", "Order", "by feature number", "by"),
         ("page", "", "3", "page"),
+    ],
+    "compare?budget=8": [
+        ("segments", "Compare", "all sets", "what"),
+        ("select", "Measure", "AUROC by feature", "measure"),
     ],
     "export?set=unit&which=list": [
         ("several", "Views", "output 1: bee", "views"),

@@ -256,6 +256,9 @@ def test_a_module_in_the_working_directory_is_found(invoke: Invoke, here: Path) 
 
 
 BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
+    "no snapshot": (["--snapshot", "ten=trained.pt"], "A snapshot is written STEP=PATH"),
+    "no such snapshot": (["--snapshot", "1=missing.pt"], "There is no checkpoint 'missing.pt'"),
+    "last snapshot": (["--initial", "trained.pt", "--snapshot", "1=trained.pt"], "The last snapshot must be the trained parameters"),
     "wrong shapes": (["--data", "net.py:wide"], "does not take inputs of shape"),
     "unequal lengths": (["--data", "net.py:unequal"], r"Targets are numbers of shape \(20,\)"),
     "empty data": (["--data", "net.py:empty"], "with at least one example"),
@@ -601,6 +604,17 @@ def test_train_writes_a_folder_and_says_how_to_go_on(invoke: Invoke, here: Path)
         assert run.network.initial is not None
     assert "is not empty" in _sentence(invoke("train", "digits", "--out", "made"))
     assert "Did you mean 'digits'?" in _sentence(invoke("demo", "digit", "--no-app"))
+
+
+def test_snapshots_that_training_keeps_go_into_a_run(invoke: Invoke, here: Path) -> None:
+    status, said, _ = invoke("train", "linear", "--recipe", "epochs=3", "--snapshots", "2", "--out", "made")
+    assert status == 0
+    line = said.splitlines()[-1].split()
+    assert line[-4:] == ["--snapshot", "made", "--snapshot", "3=made/trained.safetensors"]
+    assert invoke(*line[1:], "--set", "eigen/trace", "--components", "2", "--no-neurons")[0] == 0
+    with open_run(here / "run.h5") as run:
+        assert run.tables["dynamics"].arrays()["step"].tolist() == [0, 1, 2, 3]
+        assert run.tables["feature_history"].arrays()["feature"].max() == 1
 
 
 def test_as_a_program_of_its_own(here: Path, run_file: Path) -> None:

@@ -43,23 +43,26 @@ ROOMS: dict[str, set[str]] = {
     "store": set(),
     "analysis": {"store"},
     "dual": {"networks", "features"},
+    "dynamics": {"networks", "features", "dual"},
     "settings": {"features", "dual"},
     "jobs": {"networks", "features", "settings"},
-    "extract": {"networks", "features", "dual", "settings", "jobs", "store"},
+    "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
+    "studies": {"networks", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
+    "study_command": {"studies", "reading_commands"},
     "cli": {
-        *("networks", "features", "dual", "store", "analysis", "settings"),
-        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "app"),
+        *("networks", "features", "dual", "dynamics", "store", "analysis", "settings"),
+        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "study_command", "app"),
     },
     "app": {"store", "analysis"},
 }
 RIGHT = {"ground", "store", "analysis", "app"}
 # Libraries that belong to some rooms alone.
 LIBRARIES: dict[str, set[str]] = {
-    "torch": {"networks", "features", "dual"},
+    "torch": {"networks", "features", "dual", "dynamics"},
     "captum": {"features"},
     "safetensors": {"networks"},
     "mlxtend": {"networks"},
@@ -67,10 +70,10 @@ LIBRARIES: dict[str, set[str]] = {
     "streamlit": {"app"},
     "altair": {"app"},
     "networkx": {"analysis"},
-    "typer": {"cli", "reading_commands", "theory_commands"},
+    "typer": {"cli", "reading_commands", "theory_commands", "study_command"},
     "matplotlib": {"analysis"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
-    "scipy": {"features", "dual", "analysis"},
+    "scipy": {"features", "dual", "dynamics", "analysis"},
     "sklearn": {"networks", "features", "dual", "analysis"},
 }
 
@@ -209,8 +212,12 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits LanguageModel Linear Mnist ModularAddition Training ZooNet",
-    "feature_lens.features.bases": "BASES Basis Canonical Deflated Eigen Learnt Unit UnitBlocks",
+    "feature_lens.networks.zoo": """
+        ZOO Digits LanguageModel Linear Mnist ModularAddition Superposition Training ZooNet
+    """,
+    "feature_lens.features.bases": """
+        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Unit UnitBlocks Varimax
+    """,
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.dual": """
@@ -220,6 +227,8 @@ PUBLIC = {
     "feature_lens.dual.perturbation": """
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
+    "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
+    "feature_lens.studies": "STUDIES Contender Study",
     "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

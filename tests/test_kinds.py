@@ -64,11 +64,26 @@ class _Square(nn.Module):
         return self.second(self.first(x) ** 2)
 
 
+class _Tied(nn.Module):
+    """ReLU((W^T W + V^T) x + b): a matrix that is used twice, once transposed, and one transposed the other way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.other = nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(5, 5))
+        self.bias = nn.Parameter(torch.randn(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = nn.functional.linear(x, self.weight)
+        turned = nn.functional.linear(x, self.other.mT)
+        return torch.relu(nn.functional.linear(hidden, self.weight.T, self.bias) + turned)
+
+
 SHAPES: dict[str, tuple[Make, tuple[int, ...]]] = {
     "relu": (_relu, (5,)),
     "deep": (_deep, (5,)),
     "pooled": (_Pooled, (1, 4, 4)),
     "square": (_Square, (5,)),
+    "tied": (_Tied, (5,)),
     "mlp": (mlp, (5,)),
     "cnn": (Cnn, (2, 8, 8)),
     "gru": (lambda: Recurrent(nn.GRU), (5, 3)),
@@ -161,7 +176,7 @@ def test_first_order_of_some_layers_takes_the_displacement_of_all() -> None:
     np.testing.assert_allclose(_rows(part), _rows(whole)[:, columns], atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["relu", "deep", "pooled", "square"])
+@pytest.mark.parametrize("name", ["relu", "deep", "pooled", "square", "tied"])
 def test_path_features_of_piecewise_polynomial_nets_add_up_to_rounding(name: str) -> None:
     design = _made(name, n=40)
     found = design.matmul(_added(design)).reshape(40, -1)
@@ -169,7 +184,7 @@ def test_path_features_of_piecewise_polynomial_nets_add_up_to_rounding(name: str
     np.testing.assert_allclose(found, _change(design), atol=1e-12 * np.abs(_change(design)).max())
 
 
-@pytest.mark.parametrize("name", ["relu", "deep", "pooled"])
+@pytest.mark.parametrize("name", ["relu", "deep", "pooled", "tied"])
 def test_path_features_are_the_integral_entry_by_entry(name: str) -> None:
     """Against a midpoint rule, whose error is a kink's jump times the width of its interval at most."""
     nodes = 400

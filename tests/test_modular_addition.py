@@ -106,6 +106,15 @@ def test_modes_are_orthonormal_and_span_the_functions_of_a_family() -> None:
         modes(PAIRS, 29, "a * b")
 
 
+def test_examples_carry_the_waves_that_are_known_as_concepts() -> None:
+    concepts = NET.examples().concepts
+    assert [concept.name for concept in concepts] == ["waves of a + b", "waves of a - b"]
+    for concept, family in zip(concepts, ("a + b", "a - b"), strict=True):
+        own = concept.values / np.linalg.norm(concept.values, axis=0)
+        np.testing.assert_allclose(own, modes(PAIRS, 29, family), atol=1e-12)
+        assert concept.labels[:3] == ("cos 1", "sin 1", "cos 2")
+
+
 def test_overlap_is_what_principal_angles_say() -> None:
     rng = np.random.default_rng(1)
     features, known = rng.standard_normal((60, 9)), rng.standard_normal((60, 4))

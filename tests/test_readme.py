@@ -14,7 +14,9 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_quickstart_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block, dual, expanded, zoo = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    block, measures, dual, expanded, zoo = re.findall(
+        r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(compile(block, "README.md", "exec"), names)
@@ -25,6 +27,8 @@ def test_the_quickstart_runs(
     assert "versicolor" in capsys.readouterr().out
     run = names["run"]
     assert "data:image/png" in run.feature("eigen", 0)._repr_html_()  # type: ignore[attr-defined]  # made by exec
+    exec(compile(measures, "README.md", "exec"), names)
+    assert "Of 8 measures, " in capsys.readouterr().out
     run.close()  # type: ignore[attr-defined]  # made by exec
     exec(compile(dual, "README.md", "exec"), names)
     assert float(capsys.readouterr().out.split()[0]) < 1e-10

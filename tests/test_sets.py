@@ -92,7 +92,7 @@ def test_text_says_which_set_it_is() -> None:
 def test_a_set_of_neurons_is_one_for_every_layer(problem: tuple[Network, Examples]) -> None:
     texts = ("canonical/neurons@initial", "eigen/neurons+centred+3", "canonical/neurons:1", "canonical/logits")
     sets = tuple(SetSettings.parsed(text) for text in texts)
-    run = compute_run(*problem, ExtractSettings(sets=sets, dual=True), progress=False)
+    run = compute_run(*problem, ExtractSettings(sets=sets, dual=True, trained_otherwise="AdamW"), progress=False)
     layers = ["0", "1", "2", "3"]
     assert list(run.sets) == [
         *(f"neurons_{layer}_initial" for layer in layers),
@@ -112,6 +112,22 @@ def test_a_set_of_neurons_is_one_for_every_layer(problem: tuple[Network, Example
     assert list(figures["set"]).count("logits") == 1
     assert (figures["kind"] == LOGITS).sum() == 1
     assert headline(run).lower().count("logits") == 1
+
+
+def test_options_stand_side_by_side_in_a_run(problem: tuple[Network, Examples]) -> None:
+    network, examples = problem
+    texts = [f"eigen/trace{options}+4" for options in ("", "+centred", "+cosine", "+centred+cosine")]
+    sets = tuple(SetSettings.parsed(text) for text in texts)
+    run = compute_run(network, examples, ExtractSettings(sets=sets, neurons=()), progress=False)
+    assert list(run.sets) == ["eigen_trace", "eigen_trace_centred", "eigen_trace_cosine", "eigen_trace_centred_cosine"]
+    phi = np.concatenate([block for _, block in EffectiveFeatures(network, examples, outputs="trace").blocks()])
+    for (centred, cosine), made_set in zip(((0, 0), (1, 0), (0, 1), (1, 1)), run.sets.values(), strict=True):
+        rows = phi / np.linalg.norm(phi, axis=1, keepdims=True) if cosine else phi
+        rows = rows - rows[examples.fitting].mean(axis=0) if centred else rows
+        wanted = np.linalg.svd(rows[examples.fitting], compute_uv=False)[:4] ** 2
+        np.testing.assert_allclose(made_set.read("spectrum"), wanted, rtol=1e-6)
+        assert ("centred" in made_set.card.title, "unit length" in made_set.card.title) == (bool(centred), bool(cosine))
+    assert run.provenance.settings["sets"][2]["cosine"] is True
 
 
 def test_sets_that_cannot_be_are_refused(problem: tuple[Network, Examples]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def contents() -> RunContents:
         split=np.arange(30) % 4 != 0,
         ids=[f"e{i}" for i in range(30)],
         class_names=NAMES,
+        concepts={"wings": np.arange(30) % 2},
     )
     sets = (SetSettings("eigen", n_components=3), SetSettings("unit"), SetSettings("canonical"))
     settings = ExtractSettings(sets=sets, neurons=("1",), dual=True, keep=4)
@@ -153,9 +155,12 @@ def test_numbers_that_json_has_none_for_are_null() -> None:
 
 def test_what_a_run_does_not_hold_is_said() -> None:
     run = synthetic.contents(40)
-    assert held_tables(run) == ["outputs"]
+    assert held_tables(run) == ["outputs", "measures", "measure_curves", "concept_matches"]
+    bare = replace(run, sets={}, examples=replace(run.examples, concepts=()))
+    assert held_tables(bare) == ["outputs"]
     with pytest.raises(
-        SettingsError, match=r"does not hold the table 'tickets' .* it holds outputs; what is missing needs"
+        SettingsError,
+        match=r"does not hold the table 'tickets' .* it holds outputs, measures, .*; what is missing needs",
     ):
         table_rows(run, TableRequest("tickets"))
     with pytest.raises(SettingsError, match=r"No table is called 'ticket'; .* Did you mean 'tickets'"):

@@ -21,7 +21,9 @@ NAMES = {
     "feature": "Feature",
     "example": "Example",
     "dual": "Dual",
+    "dynamics": "Dynamics",
     "compare": "Compare",
+    "study": "Study",
     "export": "Export",
     "learn": "Learn",
 }

@@ -2,15 +2,19 @@
 
 run        a run opened for reading, with tables and notebook cards
 describe   tables, figures and words on runs, sets and features
-measures   how well features tell classes apart
+measures   what features are measured by, the same for every set, with intervals and nulls
 compare    two feature sets on the same examples
 render     examples, sheets of examples and signed arrays as PNG
 export     top-activating examples as CSV, Parquet, JSON Lines or a ZIP of pictures
+dynamics   training step by step, and whence a feature comes, in tables and words
 tables     all other figures of a run, such as those of the dual model, as tables in the same formats
 report     the report card: one HTML file for the screen and for paper
 """
 
-from feature_lens.analysis import dual_exports as dual_exports  # enters its tables when it is imported
+# These enter their tables when they are imported.
+from feature_lens.analysis import dual_exports as dual_exports
+from feature_lens.analysis import dynamics as dynamics
+from feature_lens.analysis import measure_exports as measure_exports
 from feature_lens.analysis.card import run_card
 from feature_lens.analysis.compare import (
     Matching,
@@ -56,6 +60,7 @@ from feature_lens.analysis.render import (
 )
 from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import FeatureView, Run, default_view, find_runs, open_run
+from feature_lens.analysis.study.table import study_sentences as study_sentences  # and this
 from feature_lens.analysis.tables import TABLES, TableRequest, held_tables, table_bytes, table_name, table_rows
 
 __all__ = [

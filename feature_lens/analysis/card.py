@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from feature_lens.analysis.dual_tables import completeness_sentence, dual_headline, ticket_sentences
+from feature_lens.analysis.dynamics import dynamics_headline, dynamics_notes, held_dynamics
 from feature_lens.analysis.expansion_tables import verdict_on
 from feature_lens.analysis.headline import headline
 from feature_lens.run_contents import RunContents
@@ -40,6 +41,7 @@ def run_card(run: RunContents) -> str:
         side = run.kernel.value.shape[0]
         lines.append(f"kernel    {run.kernel.outputs}, {side:,} x {side:,} {run.kernel.value.dtype}")
     lines += _dual(run)
+    lines += _dynamics(run)
     for remark in run.provenance.remarks:
         first, *rest = textwrap.wrap(remark, _WIDTH - 10)
         lines += ["", f"remark    {first}", *(f"          {line}" for line in rest)]
@@ -54,10 +56,20 @@ def _dual(run: RunContents) -> list[str]:
     said += [sentence] if (sentence := completeness_sentence(run)) else []
     said += ticket_sentences(run) if run.dual.tickets else []
     said += [verdict_on(run.dual.expansion)] if run.dual.expansion is not None else []
+    return _told("dual", [*said, *run.dual.remarks])
+
+
+def _dynamics(run: RunContents) -> list[str]:
+    """When the network came to do well and when its kernel changed; nothing where there are no snapshots."""
+    return _told("training", [dynamics_headline(run), *dynamics_notes(run)]) if held_dynamics(run) else []
+
+
+def _told(what: str, sentences: list[str]) -> list[str]:
+    """Sentences on lines of their own below a blank one, the first beside what they are about."""
     lines: list[str] = []
-    for sentence in [*said, *run.dual.remarks]:
+    for sentence in sentences:
         first, *rest = textwrap.wrap(sentence, _WIDTH - 10)
-        lines += [f"{'dual' if not lines else '':10}{first}", *(f"          {line}" for line in rest)]
+        lines += [f"{what if not lines else '':10}{first}", *(f"          {line}" for line in rest)]
     return ["", *lines] if lines else []
 
 

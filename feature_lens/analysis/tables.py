@@ -78,7 +78,7 @@ def table_rows(run: RunContents, request: TableRequest) -> pd.DataFrame:
         held = ", ".join(held_tables(run)) or "none"
         raise SettingsError(
             f"This run does not hold the table '{request.table}' ({table.words}), it holds {held}; what is missing needs "
-            "--dual, initial parameters or a held-out split when the run is extracted."
+            "--dual, --snapshot, initial parameters or a held-out split when the run is extracted."
         )
     n, c = len(run.examples), int(run.outputs.shape[1])
     cells = Cells(

@@ -127,6 +127,22 @@ def regressions(
     return Regressions(tuple(found), tuple(dict.fromkeys(remarks)), kernel=effective)
 
 
+def fidelities_of(kernel: Matrix, spectral: Spectral, outputs: Matrix, examples: Examples) -> dict[Target, Fidelity]:
+    """Bare regressions on one kernel (n, n) summed over outputs, effective at the parameters that give the outputs (n, c),
+    to these outputs and to labels where there are any; `spectral` is its part of the training examples.
+
+    Needs examples that `can_judge`. Cost: that of `fit_ridge`, for each target.
+    """
+    task = _task_of(outputs, None, examples)
+    problem = _Traced(kernel, task, spectral)
+    found: dict[Target, Fidelity] = {}
+    for target in task.targets:
+        (found[target],) = _fitted(
+            "effective", "trace", target, task, problem, RIDGES, {"bare": np.zeros_like(outputs)}
+        )
+    return found
+
+
 def _open_ends(found: Sequence[Fidelity], ridges: Sequence[float]) -> Iterator[str]:
     """Whether some regressions took the smallest or the largest of several ridges, where the best may lie beyond."""
     if len(set(ridges)) < 2:
@@ -141,13 +157,17 @@ def _open_ends(found: Sequence[Fidelity], ridges: Sequence[float]) -> Iterator[s
 
 
 def _task(network: Network, examples: Examples) -> _Task:
-    outputs = network.outputs(examples)
+    initial = None if network.initial is None else network.outputs(examples, at="initial")
+    return _task_of(network.outputs(examples), initial, examples)
+
+
+def _task_of(outputs: Matrix, initial: Matrix | None, examples: Examples) -> _Task:
     targets: dict[Target, Matrix] = {"distillation": outputs}
     if (wanted := label_targets(examples, outputs.shape[1])) is not None:
         targets["labels"] = wanted
     return _Task(
         outputs,
-        None if network.initial is None else network.outputs(examples, at="initial"),
+        initial,
         targets,
         examples.labels if outputs.shape[1] > 1 else None,
         examples.fitting,
@@ -209,9 +229,9 @@ class _Traced:
 
     block = 1
 
-    def __init__(self, kernel: Matrix, task: _Task) -> None:
+    def __init__(self, kernel: Matrix, task: _Task, spectral: Spectral | None = None) -> None:
         self._rows = kernel[np.ix_(task.held, task.train)]
-        self.spectral = Spectral.of_kernel(kernel[np.ix_(task.train, task.train)])
+        self.spectral = spectral or Spectral.of_kernel(kernel[np.ix_(task.train, task.train)])
 
     def targets(self, values: Matrix) -> Matrix:
         """(n, c), as they are."""
@@ -249,17 +269,31 @@ def _judged(
     """Both targets, bare and, for labels, expanded about the parameters that the kernel belongs to."""
     start = task.initial if name in ("initial", "sharp", "mean") else task.trained
     for target, values in task.targets.items():
-        forms: list[tuple[str, Matrix]] = [("bare", np.zeros_like(values))]
+        forms = {"bare": np.zeros_like(values)}
         # With the network's own outputs as target the correction about theta* is zero; about theta0 it is not.
         controls = ("last_layer", "without_last_layer")
         if start is not None and name not in controls and not (start is task.trained and target == "distillation"):
-            forms.append(("expanded", start))
-        for form, about in forms:
-            wanted = problem.targets((values - about)[task.train])
-            fit = fit_ridge(problem.spectral, wanted, problem.block, ridges)
-            predicted = about[task.held] + problem.predicted(fit)
-            left_out = about[task.train] + fit.left_out.reshape(len(task.train), -1)
-            yield _fidelity(name, reduction, target, form, fit.ridge, task, predicted, left_out)
+            forms["expanded"] = start
+        yield from _fitted(name, reduction, target, task, problem, ridges, forms)
+
+
+def _fitted(
+    name: str,
+    reduction: str,
+    target: Target,
+    task: _Task,
+    problem: _Traced | _Flattened,
+    ridges: Sequence[float],
+    forms: dict[str, Matrix],
+) -> Iterator[Fidelity]:
+    """One target, in forms that are about given outputs (n, c)."""
+    values = task.targets[target]
+    for form, about in forms.items():
+        wanted = problem.targets((values - about)[task.train])
+        fit = fit_ridge(problem.spectral, wanted, problem.block, ridges)
+        predicted = about[task.held] + problem.predicted(fit)
+        left_out = about[task.train] + fit.left_out.reshape(len(task.train), -1)
+        yield _fidelity(name, reduction, target, form, fit.ridge, task, predicted, left_out)
 
 
 def _fidelity(

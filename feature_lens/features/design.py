@@ -280,74 +280,74 @@ def copy_without_cache(design: D) -> D:
 
 
 class CentredDesign(DesignMatrix):
-    """Another design with its mean row over some examples taken off, output by output."""
+    """Another design, `inner`, with its mean row over some examples taken off, output by output."""
 
     def __init__(self, design: DesignMatrix, mean: Matrix) -> None:
         self.network, self.examples, self.tile = design.network, design.examples, design.tile
         self.watch, self.memory = design.watch, design.memory
-        self._design = design
+        self.inner = design
         self._mean = mean
 
     def on(self, positions: npt.NDArray[np.int64]) -> CentredDesign:
         """The same rows less the same mean, over some of the examples."""
-        return CentredDesign(self._design.on(positions), self._mean)
+        return CentredDesign(self.inner.on(positions), self._mean)
 
     @property
     def views(self) -> tuple[str, ...]:
-        return self._design.views
+        return self.inner.views
 
     @property
     def n_columns(self) -> int:
-        return self._design.n_columns
+        return self.inner.n_columns
 
     @property
     def card(self) -> tuple[str, str]:
-        kind, outputs = self._design.card
+        kind, outputs = self.inner.card
         return f"{kind}, centred", outputs
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        return self._design.remarks
+        return self.inner.remarks
 
     @property
     def itemsize(self) -> int:
-        return self._design.itemsize
+        return self.inner.itemsize
 
     @property
     def gram_cost(self) -> float:
-        return self._design.gram_cost
+        return self.inner.gram_cost
 
     @property
     def product_cost(self) -> float:
-        return self._design.product_cost
+        return self.inner.product_cost
 
     def held(self) -> Operator:
         """The products of the other design's held matrix, less those of the mean."""
-        return _Centred(self._design.held(), self._mean)
+        return _Centred(self.inner.held(), self._mean)
 
     def matmul(self, v: Matrix) -> Matrix:
         """Phi v less that of the mean."""
-        return _Centred(self._design, self._mean).matmul(v)
+        return _Centred(self.inner, self._mean).matmul(v)
 
     def rmatmul(self, u: Matrix) -> Matrix:
         """Phi^T u less that of the mean."""
-        return _Centred(self._design, self._mean).rmatmul(u)
+        return _Centred(self.inner, self._mean).rmatmul(u)
 
     def mean(self) -> Matrix:
         """What is left of the mean row: zero over the examples it was taken of."""
-        return self._design.mean() - self._mean
+        return self.inner.mean() - self._mean
 
     def squared_norm(self) -> float:
         """Sum of squares of all entries, from that of the other design."""
         n = len(self.examples)
-        crossed = float((self._design.mean() * self._mean).sum())
-        return self._design.squared_norm() - 2 * n * crossed + n * float(np.square(self._mean).sum())
+        crossed = float((self.inner.mean() * self._mean).sum())
+        return self.inner.squared_norm() - 2 * n * crossed + n * float(np.square(self._mean).sum())
 
     def gram(self) -> Matrix:
         """Phi Phi^T (r, r), from the kernel of the other design and its products with the mean. Cost: that kernel."""
-        kernel = self._design.gram()
+        kernel = self.inner.gram()
         q = self.rows_per_example
-        crossed = self._design.matmul(self._mean.T)
+        crossed = self.inner.matmul(self._mean.T)
         n = len(crossed) // q
         kernel -= np.tile(crossed, (1, n))
         kernel -= np.tile(crossed, (1, n)).T
@@ -355,7 +355,7 @@ class CentredDesign(DesignMatrix):
         return kernel
 
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
-        values = self._design._tile_values(inputs, positions)
+        values = self.inner._tile_values(inputs, positions)
         tile = values.reshape(-1, self.rows_per_example, self.n_columns) - self._mean
         return tile.reshape(values.shape)
 

@@ -307,7 +307,7 @@ class Factors:
     def _cotangents(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(q, b, c): derivatives of each quantity of an example with respect to its outputs."""
         b, c = outputs.shape
-        if self._reduction.all_outputs:
+        if self._reduction.all_outputs and self._reduction.linear:
             return torch.eye(c, dtype=outputs.dtype, device=outputs.device)[:, None].expand(c, b, c)
         derivative = jacrev(self._reduction.reduce)
         if self._vectorised:

@@ -23,17 +23,20 @@ class LastLinear:
     takes_inputs: bool
 
 
-def eigen_equals(design: DesignMatrix, centred: bool) -> str:
-    """What eigen features of this design are called elsewhere.
+def eigen_equals(
+    design: DesignMatrix, centred: bool, cosine: bool = False, tensors: tuple[str, ...] | None = None
+) -> str:
+    """What eigen features of this design are called elsewhere; cosine: of rows divided by their lengths; tensors: of
+    these parameters alone.
 
     Of a last linear layer the kernel is the Gram matrix of its input activations (and 1, for the bias) for every
     output, so its eigen features are the principal components of those activations.
     """
     how = "centred" if centred else "uncentred"
     if not isinstance(design, EffectiveFeatures):
-        return f"{how} principal component analysis of the columns"
+        return f"{how} principal component analysis of the columns{', rows divided by their lengths' if cosine else ''}"
     layer = last_linear(design.network, design.examples)
-    chosen = set(design.parameters.names)
+    chosen = set(tensors or design.parameters.names)
     often = {
         "flattened": ", each eigenvalue once per output",
         "trace": ", eigenvalues times the number of outputs",
@@ -41,13 +44,15 @@ def eigen_equals(design: DesignMatrix, centred: bool) -> str:
     }.get(design.reduction.name, "" if design.reduction.name.startswith("output:") else None)
     if layer is not None and often is not None and layer.weight in chosen <= {layer.weight, layer.bias}:
         what = "inputs" if layer.takes_inputs else "last hidden activations"
-        one = "" if centred or layer.bias not in chosen else _appended(design, layer)
-        return f"{how} principal component analysis of the {what}{one}{often}"
+        # Rows of different outputs are orthogonal, and as long as one another.
+        unit = ", divided by their lengths" if cosine else ""
+        often = often.replace(", eigenvalues times the number of outputs", "") if cosine else often
+        one = "" if (centred and not cosine) or layer.bias not in chosen else _appended(design, layer)
+        return f"{how} principal component analysis of the {what}{one}{unit}{often}"
+    cosines = "cosine-normalised " if cosine else ""
     summed = " summed over outputs" if design.reduction.joined else f" ({design.reduction.name})"
-    source = " (Lin, arXiv:2510.00468)" if design.reduction.joined and not centred else ""
-    return (
-        f"kernel PCA {'with' if centred else 'without'} centring, with the empirical NTK{summed} as its kernel{source}"
-    )
+    source = " (Lin, arXiv:2510.00468)" if design.reduction.joined and not (centred or cosine) else ""
+    return f"kernel PCA {'with' if centred else 'without'} centring, with the {cosines}empirical NTK{summed} as its kernel{source}"
 
 
 def _appended(design: EffectiveFeatures, layer: LastLinear) -> str:

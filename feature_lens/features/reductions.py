@@ -1,8 +1,9 @@
 """Output reductions: which function of the outputs a feature is the gradient of.
 
 A reduction maps the outputs (c,) of one example, and its class label where it needs one, to the quantities whose
-gradients are the rows of that example. `flattened` and `trace` take all outputs; flattened keeps them as separate
-rows, trace joins their gradients into one long row, so that the kernel is the sum over outputs (theory: Lin,
+gradients are the rows of that example. `flattened`, `squares` and `trace` take all outputs; flattened keeps them as
+separate rows, squares does so with f^2 / 2, whose gradient is f times that of f, so that silent outputs do not count,
+trace joins their gradients into one long row, so that the kernel is the sum over outputs (theory: Lin,
 arXiv:2510.00468, traced eNTK). To add one, decorate a function with `@REDUCTIONS.register(name)`.
 """
 
@@ -65,6 +66,14 @@ def _own(outputs: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 _enter(Reduction("flattened", lambda f, _: f, "every output is a row of its own", all_outputs=True, linear=True))
 _enter(
     Reduction("trace", lambda f, _: f, "the kernel is summed over outputs", joined=True, all_outputs=True, linear=True)
+)
+_enter(
+    Reduction(
+        "squares",
+        lambda f, _: f.square() / 2,
+        "half the square of every output is a row of its own, so rows are scaled by the outputs",
+        all_outputs=True,
+    )
 )
 _enter(Reduction("sum", lambda f, _: f.sum()[None], "the sum of the outputs", linear=True))
 _enter(Reduction("target", _own, "the output of the example's own class", needs_label=True, linear=True))

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from feature_lens.networks.devices import converted, places_of, usable_device
 from feature_lens.networks.learning_rates import rates_of
 from feature_lens.networks.passes import ONE_PASS, one_pass
 from feature_lens.networks.states import Params as Params
-from feature_lens.networks.states import initial_params, load_trained, refuse_non_finite
+from feature_lens.networks.states import State, load_trained, params_of, refuse_non_finite
 
 Precision = Literal["float64", "float32"]
 At = Literal["effective", "initial"]
@@ -91,7 +91,7 @@ class Network:
         constants = frozen | {key: value.detach().clone() for key, value in own.named_buffers()}
         refuse_non_finite(params, "trained")
         refuse_non_finite(constants, "trained", masks=True)
-        start = None if initial is None else initial_params(own, initial, params)
+        start = None if initial is None else params_of(own, initial, params, "initial")
         for parameter in own.parameters():
             parameter.requires_grad_(False)
         return cls(
@@ -137,6 +137,14 @@ class Network:
                 "These features need the parameters before training, but none were given; pass initial=... as well."
             )
         return self.initial
+
+    def at_state(self, state: State, what: str) -> Network:
+        """The same network with the trained parameters of another state, such as a snapshot's; frozen parameters and
+        buffers stay those of this one. `what` names the state in errors: CheckpointError for one of another
+        architecture, NetworkError for numbers that are not finite."""
+        params = params_of(self.module, state, self.trained, what)
+        digest = _digest(self.module, params, self.initial, self.constants)
+        return replace(self, trained=params, digest=digest)
 
     def displacement(self) -> Params:
         """d = theta* - theta0 by tensor; raises NetworkError where theta0 is not known."""

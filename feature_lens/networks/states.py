@@ -23,18 +23,18 @@ def load_trained(module: torch.nn.Module, source: State) -> None:
     module.load_state_dict({**module.state_dict(), **state})
 
 
-def initial_params(module: torch.nn.Module, source: State, trained: Params) -> Params:
-    """The tensors of theta in an initial state, which may leave out all that is not trained.
+def params_of(module: torch.nn.Module, source: State, trained: Params, what: str) -> Params:
+    """The tensors of theta in another state, such as the 'initial' one, which may leave out all that is not trained.
 
     Raises CheckpointError for a state of another architecture, NetworkError for numbers that are not finite.
     """
-    state = _state(source, module, "initial")
+    state = _state(source, module, what)
     shapes = {key: tuple(value.shape) for key, value in trained.items()}
-    _refuse_misfit(state, shapes, set(_tensors_of(module)), "initial")
+    _refuse_misfit(state, shapes, set(_tensors_of(module)), what)
     start = {
         key: state[key].detach().to(device=value.device, dtype=value.dtype).clone() for key, value in trained.items()
     }
-    refuse_non_finite(start, "initial")
+    refuse_non_finite(start, what)
     return start
 
 

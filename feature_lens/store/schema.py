@@ -75,6 +75,22 @@ Attributes of /tables/<table name>; a name is made as that of a set
     title, text  what the table holds, in words
     columns      (JSON) list of the columns' names
 
+Tables of training dynamics, rows in the order of steps; kernels are summed over outputs, "fitted" examples are those of
+training, PART is training, held_out or all, and what does not apply is absent:
+    dynamics           a row for each step: step; loss_PART (half the squared distance from the targets, one-hot for
+                       labels), cross_entropy_PART, accuracy_PART or r2_PART; trace and effective_rank of the kernel of the
+                       fitted examples; change_from_initial/_final (Frobenius, relative to that one), distance_from_... (1 -
+                       cosine), centred_distance_from_... (the mean feature taken off); alignment_PART with the targets,
+                       centred; overlap_with_final and _learnt (what the last kernel has outside the leading eigenspace of
+                       the first) of the leading eigenspace; r2, agreement and accuracy _from_labels and _from_outputs
+                       (of regressions, held-out, beside the network of that step)
+    dynamics_spectrum  step, number, eigenvalue, share of the trace
+    dynamics_concepts  step, concept, alignment, overlap of the leading eigenspace with the concept
+    feature_history    set, feature, step, matched (number of the feature it is matched to there, -1: none), eigenvalue
+                       of that; correlation_to_later and _to_final, magnitudes; within_leading: share of its variation in
+                       the span of all leading features of the step; group, group_overlap: the same of its group of
+                       near-degenerate features in the span of their matches
+
 Data sets (name, dimensions, type, meaning; those marked * may be absent)
 """
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from feature_lens.analysis.communities import agreement, communities
+from feature_lens.analysis.dynamics import Crossing, crossing
 from feature_lens.analysis.torus import mode_correlations, modes, subspace_overlap, waves
 from feature_lens.dual import interactions
+from feature_lens.dynamics import dynamics_tables, steps_of
 from feature_lens.features.bases import Deflated, Eigen, UnitBlocks
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks.zoo import ModularAddition
@@ -100,3 +103,30 @@ def test_other_moduli(capsys: pytest.CaptureFixture[str]) -> None:
     for title, row in rows.items():
         modulus = int(title[4:6])
         assert row["dimension"] == 4 * (modulus - 1) // 2, title
+
+
+def _course(seed: int) -> dict[str, Crossing]:
+    """Where held-out accuracy, the kernel's shape and its overlap with the waves pass half of their change, from 24
+    snapshots of epochs 20 to 500."""
+    net = ModularAddition(seed=seed)
+    training = net.train(snapshots=24)
+    steps = steps_of(net.network(training), {**training.snapshots, net.epochs: training.trained})
+    tables = {name: pd.DataFrame(kept.arrays()) for name, kept in dynamics_tables(steps, net.examples()).items()}
+    concepts = tables["dynamics_concepts"]
+    named = {"accuracy": "accuracy_held_out", "kernel": "centred_distance_from_final", "learnt": "overlap_with_learnt"}
+    found = {name: crossing(tables["dynamics"], column) for name, column in named.items()}
+    found |= {f: crossing(concepts[concepts["concept"] == f"waves of {f}"], "overlap") for f in FAMILIES}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def test_the_kernel_changes_before_held_out_accuracy_rises(capsys: pytest.CaptureFixture[str]) -> None:
+    courses = {seed: _course(seed) for seed in range(5)}
+    with capsys.disabled():
+        for seed, course in courses.items():
+            print(f"\nseed {seed}", *(f"{name} {one.before}-{one.after}" for name, one in course.items()), sep=" | ")
+    for course in courses.values():
+        assert len(course) == 5
+        assert course["accuracy"].before >= 50
+        assert course["accuracy"].after <= 130
+        for name in ("kernel", "learnt", *FAMILIES):
+            assert course[name].before < course["accuracy"].before

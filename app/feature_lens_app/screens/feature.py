@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from feature_lens_app import address, choosers, direction, facts, listing, ranked, run_access, torus, views
+from feature_lens_app import address, choosers, direction, facts, history, listing, ranked, run_access, torus, views
 from feature_lens_app.words import count_of
 
 opened = run_access.current()
@@ -52,5 +52,6 @@ else:
         "What lies between the ends is not shown: the value of every example is kept for the smaller sets only, "
         f"and this one has {count_of(len(feature_set), 'feature')}. Its moments and class means are over all examples."
     )
+history.show_history(run, feature_set, feature)
 direction.show_place(run, feature_set, feature)
 facts.show_similar(opened, feature_set, feature, view)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from feature_lens.analysis.dual_tables import dual_headline
+from feature_lens.analysis.dynamics import dynamics_headline, held_dynamics
 from feature_lens.analysis.expansion_tables import LIMITS, best_order, training_of, verdict_on
+from feature_lens.analysis.study.table import study_question, study_sentences
 from feature_lens_app import run_access, views
+from feature_lens_app.words import plain
 
 run = run_access.current().run
 
@@ -26,6 +29,14 @@ st.markdown(
     "ordinary neurons; the Overview page says first which kind singles out the classes best, whichever that is."
 )
 
+if sentences := study_sentences(run):
+    views.head("What the study of this network found")
+    st.markdown(f"*{plain(study_question(run))}* {plain(sentences[0])}")
+    views.quiet(
+        "Of every measure the best set of each kind is compared with the best set of effective features, over all seeds; one "
+        "beats another where their intervals lie apart. The Study page has every figure."
+    )
+
 views.head("The dual model")
 st.markdown(
     "With $d = \\theta^\\star - \\theta_0$ what training moved, each weight contributes $d_\\mu$ times the mean of its derivative "
@@ -42,6 +53,19 @@ st.markdown(
 )
 if run.dual is not None and run.dual.fidelities:
     views.quiet(f"This run: {dual_headline(run)}")
+
+views.head("Training dynamics")
+st.markdown(
+    "From snapshots of the parameters the Dynamics page takes the kernel at every step, and sets when its features change "
+    "beside when the network comes to do well. The leading eigenspace of a step is compared with the final one, and with "
+    "known concepts where examples carry any: the share of the one that lies in the span of the other, which chance makes "
+    "the ratio of dimension and examples. A feature is followed backwards on its own page: successive steps are matched "
+    "feature by feature so that the sum of correlations is largest. Where eigenvalues lie close a single feature is "
+    "arbitrary, so the span of its group, and what all leading features hold of it, stand beside it. A half-way point "
+    "is known only between two snapshots, and that one thing comes first does not say that it causes the other."
+)
+if held_dynamics(run):
+    views.quiet(f"This run: {dynamics_headline(run)}")
 
 views.head("The trained function in closed form")
 st.markdown(

@@ -61,7 +61,8 @@ def overlap_curve(
     if d == 0:
         return {count: Measured(np.nan) for count in counts}
     gained = np.square(basis.T @ target).sum(axis=1) / d
-    chance = np.stack([np.square(basis.T @ target[order]).sum(axis=1) / d for order in shuffles])
+    chance = np.array([np.square(basis.T @ target[order]).sum(axis=1) / d for order in shuffles])
+    chance = chance.reshape(len(shuffles), basis.shape[1])
     found = {}
     for count in counts:
         within = int(np.searchsorted(columns, count))

@@ -19,6 +19,7 @@ from feature_lens.analysis.measures.selectivity import Halves
 Values = npt.NDArray[np.floating]
 RIDGES: Final = np.logspace(-8, 2, 11)  # times the number of choosing examples; features have variance one there
 _NULL_TARGETS: Final = 300
+_AROUND: Final = (0.7, 0.8, 0.9, 1.1, 1.2, 1.4)  # times the smallest number, where draws are looked for too
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Reproduction:
 
     def smallest(self, least: float, most: int) -> Measured:
         """The smallest number of leading features, up to `most`, whose R2 is at least `least`; NaN where none is. By
-        doubling and bisection, as if R2 only rose; draws are among the numbers tried, infinite where none reaches it."""
+        doubling and bisection, as if R2 only rose; draws are among the numbers tried, which are a few around it too, and
+        infinite where none reaches it."""
         low, high = 0, 1
         while high < most and self.r2(high).value < least:
             low, high = high, min(2 * high, most)
@@ -72,6 +74,8 @@ class Reproduction:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.r2(middle).value >= least else (middle, high)
+        for factor in _AROUND:
+            self.r2(min(max(round(high * factor), 1), most))
         tried = np.array(sorted(self.found))
         reached = np.stack([self.found[int(count)].draws >= least for count in tried])
         draws = np.where(reached.any(axis=0), tried[reached.argmax(axis=0)], np.inf)

@@ -54,22 +54,11 @@ def weighted_figures(scores: npt.NDArray[np.floating], positive: Figures, negati
 
 @dataclass(frozen=True)
 class _Choices:
-    """Rows of scores with a class and a sign each, by labelling: integers (labellings, m)."""
+    """Features with a class and a sign each, by labelling: integers (l, m)."""
 
-    row: Positions
+    feature: Positions
     label: Positions
     sign: Positions
-
-    @staticmethod
-    def best(auroc: Figures, rows: Positions) -> _Choices:
-        """Out of AUROCs (labellings, m, candidates, q), the strongest candidate of each of the m, whose row is
-        `rows` (m, candidates), with its class and sign."""
-        labellings, m, _, q = auroc.shape
-        flat = auroc.reshape(labellings, m, -1)
-        # Rounded, so that of candidates that are level the first is taken, whatever the last digits are.
-        best = np.abs(flat - 0.5).round(12).argmax(axis=2)
-        sign = np.where(np.take_along_axis(flat, best[:, :, None], axis=2)[:, :, 0] >= 0.5, 1, -1)
-        return _Choices(rows[np.arange(m), best // q], best % q, sign)
 
 
 def selectivity_curve(
@@ -79,24 +68,23 @@ def selectivity_curve(
     counts: Sequence[int],
     weights: Figures,
     shuffles: Positions,
-    views: int = 1,
 ) -> dict[str, dict[int, Measured]]:
-    """The names of `SELECTIVITY` to the figure at every count of leading features, in the order of values (k views, n).
+    """The names of `SELECTIVITY` to the figure at every count of leading features, in the order of the values (k, n).
 
-    class_..: mean over classes, each by the feature (and view) chosen for it; feature_..: mean over features, each for
-    the class (and in the view) chosen for it. weights (b, number reported); shuffles (s, n) of all labels, by which
-    everything is chosen again. Cost s k views q n + (k + q log k) (b + s) n.
+    class_..: mean over classes, each by the feature chosen for it; feature_..: mean over features, each for the class
+    chosen for it. Classes are those that both halves have. weights (b, number reported); shuffles (s, n) of all labels,
+    by which everything is chosen again. Cost s k q n + (k + q log k) (b + s) n.
     """
-    classes, codes = np.unique(labels, return_inverse=True)
+    classes = np.intersect1d(labels[halves.choosing], labels[halves.reporting])
+    # Examples of other classes are outside of each of these.
+    codes = np.where(np.isin(labels, classes), np.searchsorted(classes, labels), len(classes))
     labellings = codes[np.vstack([np.arange(len(labels)), shuffles])]
-    auroc = _all_aurocs(values[:, halves.choosing], labellings[:, halves.choosing], len(classes))
-    rows = np.arange(len(values))
-    chosen = [_Choices.best(auroc.reshape(len(labellings), -1, views, len(classes)), rows.reshape(-1, views))]
-    for count in counts:
-        # A class is told by one of the leading rows: the classes stand where the features stood.
-        by_class = auroc[:, : count * views].transpose(0, 2, 1)[..., None]
-        best = _Choices.best(by_class, np.tile(rows[: count * views], (len(classes), 1)))
-        chosen.append(_Choices(best.row, np.broadcast_to(np.arange(len(classes)), best.row.shape), best.sign))
+    ranks = average_ranks(values[:, halves.choosing])
+    aurocs = (_aurocs(ranks, one, len(classes) + 1)[:, :-1] for one in labellings[:, halves.choosing])
+    chosen = [
+        _Choices(*(np.stack(part) for part in zip(*of_count, strict=True)))
+        for of_count in zip(*([_by_feature(one), *(_by_class(one[:c]) for c in counts)] for one in aurocs), strict=True)
+    ]
     found = _reported(values[:, halves.reporting], labellings[:, halves.reporting], weights, chosen)
     made: dict[str, dict[int, Measured]] = {name: {} for name in SELECTIVITY}
     for place, count in enumerate(counts, start=1):
@@ -106,17 +94,30 @@ def selectivity_curve(
     return made
 
 
-def _all_aurocs(values: npt.NDArray[np.floating], labellings: Positions, q: int) -> Figures:
-    """AUROC of every row (k, n) for every class in every labelling (l, n), (l, k, q); .5 for a class of none or all."""
-    ranks = average_ranks(values)
-    found = np.empty((len(labellings), len(values), q))
-    for place, codes in enumerate(labellings):
-        member = np.eye(q)[codes]
-        inside = member.sum(axis=0)
-        pairs = inside * (len(codes) - inside)
-        wins = ranks @ member - inside * (inside + 1) / 2
-        found[place] = np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5)
-    return found
+def _aurocs(ranks: Figures, codes: Positions, q: int) -> Figures:
+    """AUROC of every feature, by its ranks (k, n), for every class (k, q); .5 for a class of none or all."""
+    member = np.eye(q)[codes]
+    inside = member.sum(axis=0)
+    pairs = inside * (len(codes) - inside)
+    wins = ranks @ member - inside * (inside + 1) / 2
+    return np.asarray(np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5))
+
+
+def _by_feature(auroc: Figures) -> tuple[Positions, Positions, Positions]:
+    feature = np.arange(len(auroc))
+    label = _strength(auroc).argmax(axis=1)
+    return feature, label, np.where(auroc[feature, label] >= 0.5, 1, -1)
+
+
+def _by_class(auroc: Figures) -> tuple[Positions, Positions, Positions]:
+    label = np.arange(auroc.shape[1])
+    feature = _strength(auroc).argmax(axis=0)
+    return feature, label, np.where(auroc[feature, label] >= 0.5, 1, -1)
+
+
+def _strength(auroc: Figures) -> Figures:
+    """Rounded, so that of candidates that are level the first is taken, whatever the last digits are."""
+    return np.asarray(np.abs(auroc - 0.5).round(12))
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def _reported(
     """AUROC and average precision of each set of choices on scores (k, n) with labels (l, n); what is chosen more than
     once is measured once."""
     keys = [
-        np.stack([2 * one.row + (one.sign > 0), np.indices(one.row.shape)[0], one.label], axis=-1) for one in choices
+        np.stack([2 * one.feature + (one.sign > 0), np.indices(one.feature.shape)[0], one.label], axis=-1)
+        for one in choices
     ]
     every, place = np.unique(np.concatenate([key.reshape(-1, 3) for key in keys]), axis=0, return_inverse=True)
     figures = np.empty((2, len(every)))
@@ -161,7 +163,7 @@ def _reported(
 
 
 def _grouped(keys: Positions) -> Iterator[Positions]:
-    """Places of equal keys, which are in order, so that a row is sorted once; not too many at a time."""
+    """Places of equal keys, which are in order, so that a feature is sorted once; not too many at a time."""
     for group in np.split(np.arange(len(keys)), np.flatnonzero(np.diff(keys)) + 1):
         for start in range(0, len(group), _ROWS):
             yield group[start : start + _ROWS]

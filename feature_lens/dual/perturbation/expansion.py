@@ -22,6 +22,7 @@ from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import one_thread
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.kernel_comparison import relative_change
 from feature_lens.networks import Network
 from feature_lens.networks.network import flat
 
@@ -100,7 +101,7 @@ def _expansion(network: Network, examples: Examples, settings: ExpansionSettings
         time=schedule.time,
         matched=begun.matched,
         examples=len(own),
-        kernel_change=float(np.linalg.norm(kernels[1] - kernels[0]) / np.linalg.norm(kernels[0])),
+        kernel_change=relative_change(kernels[1], kernels[0]),
         displacement=float(np.linalg.norm(trained - initial)),
         relative_displacement=float(np.linalg.norm(trained - initial) / np.linalg.norm(initial)),
         orders=tuple(

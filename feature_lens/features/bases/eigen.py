@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
-import numpy.typing as npt
 from sklearn.utils.validation import check_is_fitted
 
 from feature_lens.errors import SettingsError
@@ -12,12 +13,12 @@ from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, Basis, of_tensors, ranked, stored_columns
 from feature_lens.features.bases.spectral import (
     DIRECTION_BYTES,
+    Profiles,
     degenerate_groups,
     direction_columns,
     group_stability,
-    score_profile,
+    score_values,
     score_words,
-    sign,
     tensor_shares,
 )
 from feature_lens.features.decompositions import Side, chosen_side, decompose
@@ -25,6 +26,7 @@ from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, on
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.known_methods import eigen_equals
 from feature_lens.features.spectrum import Spread
+from feature_lens.features.unit_rows import UnitRowDesign, unwrapped
 
 # What is left of rows that are equal when their mean is taken off their kernel, as a share of it.
 _ROUNDING = 1e-13
@@ -39,7 +41,8 @@ class Eigen(Basis):
     arXiv:2510.00468, extended to new examples by Nystroem, H(x, A) u_k / S_k = Phi(x) v_k.
 
     n_components: k, fewer where an eigenvalue falls below `drop` times the first. centred: take the mean row of each
-    output off first. side: the kernel (r, r) by 'rows', the cogram (p, p) by 'columns', 'matrix_free', or whichever is
+    output off. cosine: divide each row by its length before that, so that the kernel is K_ij / sqrt(K_ii K_jj) and no
+    example counts for its size. side: the kernel (r, r) by 'rows', the cogram (p, p) by 'columns', 'matrix_free', or whichever is
     cheapest and fits in the design's memory by 'auto'; all give the same features. group_gap: eigenvalues closer than
     this, relatively, form one degenerate group. Cost: min(r, p)^2 max(r, p) dense, r p k steps matrix-free.
 
@@ -56,6 +59,7 @@ class Eigen(Basis):
         n_components: int = 64,
         *,
         centred: bool = False,
+        cosine: bool = False,
         side: Side = "auto",
         drop: float = 1e-6,
         group_gap: float = 0.01,
@@ -63,6 +67,7 @@ class Eigen(Basis):
     ) -> None:
         self.n_components = n_components
         self.centred = centred
+        self.cosine = cosine
         self.side = side
         self.drop = drop
         self.group_gap = group_gap
@@ -83,7 +88,8 @@ class Eigen(Basis):
         self.check(design)
         fitting = design.examples.fitting
         self._note_fit(design, fitting)
-        fitted = design.on(fitting)
+        plain = design.on(fitting)
+        fitted: DesignMatrix = UnitRowDesign(plain) if self.cosine else plain
         self.mean_: Matrix | None = fitted.mean() if self.centred else None
         if self.mean_ is not None:
             fitted = CentredDesign(fitted, self.mean_)
@@ -102,8 +108,9 @@ class Eigen(Basis):
                 np.empty((0, fitted.n_columns)) if found.directions is None else found.directions[:k].copy()
             )
             self.implicit_: tuple[EffectiveFeatures, Matrix] | None = None
-            if found.left is not None and isinstance(fitted, EffectiveFeatures):
-                self.implicit_ = fitted, found.left[:, :k] / np.sqrt(self.spectrum_)
+            self.offset_: Matrix | float = 0.0
+            if found.left is not None and isinstance(plain, EffectiveFeatures):
+                self._keep_coefficients(plain, fitted, found.left[:, :k] / np.sqrt(self.spectrum_))
             self.kernel_share_ = float(self.spectrum_.sum() / found.total)
             groups = degenerate_groups(found.spectrum[: k + 1], self.group_gap)
             self.groups_ = groups[:k]
@@ -116,7 +123,8 @@ class Eigen(Basis):
 
     def _forms_directions(self, fitted: DesignMatrix) -> bool:
         """Whether directions are not too many numbers to be formed, or are needed."""
-        joined = isinstance(fitted, EffectiveFeatures) and fitted.reduction.joined
+        plain, _ = unwrapped(fitted)
+        joined = isinstance(plain, EffectiveFeatures) and plain.reduction.joined
         wanted = min(self.n_components, *fitted.shape) * fitted.n_columns * 8
         return not joined or self.side_ != "rows" or wanted <= DIRECTION_BYTES
 
@@ -124,11 +132,19 @@ class Eigen(Basis):
         """Phi v of every row (r, k)."""
         if self.implicit_ is None:
             return design.matmul(self.directions_.T)
-        if not isinstance(design, EffectiveFeatures):
-            raise SettingsError(f"The basis was fitted on effective features, but a {type(design).__name__} came.")
+        plain, lengths = unwrapped(design)
+        assert isinstance(plain, EffectiveFeatures)  # `_centred` lets nothing else through
         fitted, coefficients = self.implicit_
-        found: Matrix = np.asarray(design.kernels(fitted)[""], dtype=np.float64) @ coefficients
-        return found
+        found: Matrix = np.asarray(plain.kernels(fitted)[""], dtype=np.float64) @ coefficients
+        return (found if lengths is None else found / lengths[:, None]) - self.offset_
+
+    def _keep_coefficients(self, plain: EffectiveFeatures, fitted: DesignMatrix, left: Matrix) -> None:
+        """C (r, k) with v = Phi^T C, Phi the plain rows, one per example, from those of the rows that were fitted."""
+        coefficients = left - left.mean(axis=0) if self.mean_ is not None else left
+        lengths = unwrapped(fitted)[1]
+        self.implicit_ = plain, coefficients if lengths is None else coefficients / lengths[:, None]
+        if self.mean_ is not None:
+            self.offset_ = self._projected(fitted).mean(axis=0)
 
     def _refuse_constant(self, total: float, n: int) -> None:
         """Raise SettingsError where nothing but rounding is left after the mean was taken off."""
@@ -140,17 +156,35 @@ class Eigen(Basis):
     def _orient(self, fitted: DesignMatrix) -> None:
         """Fix score profiles and signs from the training activations."""
         q = fitted.rows_per_example
-        activations = self._projected(fitted).reshape(-1, q, len(self.spectrum_))
-        energy = np.square(activations).sum(axis=(0, 1))
-        means = activations.mean(axis=0)
-        self.mean_share_ = len(activations) * np.square(means).sum(axis=0) / np.maximum(energy, np.finfo(float).tiny)
-        self.profile_ = np.ones((len(self.spectrum_), q))
-        self.energy_ = np.ones(len(self.spectrum_))
-        for k in range(len(self.spectrum_)):
-            if q > 1:
-                self.profile_[k], self.energy_[k] = score_profile(activations[:, :, k])
-            if sign(activations[:, :, k] @ self.profile_[k]) < 0:
-                (self.directions_[k] if self.implicit_ is None else self.implicit_[1][:, k])[:] *= -1
+        found = Profiles.of(self._projected(fitted).reshape(-1, q, len(self.spectrum_)))
+        self.mean_share_, self.profile_, self.energy_ = found.mean_share, found.profile, found.energy
+        if self.implicit_ is None:
+            self.directions_ *= found.signs[:, None]
+        else:
+            self.implicit_ = self.implicit_[0], self.implicit_[1] * found.signs
+            self.offset_ = self.offset_ * found.signs
+
+    def leading(self, k: int) -> Eigen:
+        """The k leading features of this fit alone, as a basis of their own."""
+        made = copy.copy(self)
+        made.n_components = k
+        for name in (
+            "spectrum_",
+            "residuals_",
+            "directions_",
+            "groups_",
+            "stability_",
+            "profile_",
+            "energy_",
+            "mean_share_",
+        ):
+            setattr(made, name, getattr(self, name)[:k])
+        if self.implicit_ is not None:
+            made.implicit_ = self.implicit_[0], self.implicit_[1][:, :k]
+            made.offset_ = self.offset_[:k] if isinstance(self.offset_, np.ndarray) else self.offset_
+        made.cut_group_ = k < len(self.groups_) and bool(self.groups_[k] == self.groups_[k - 1])
+        made.kernel_share_ = self.kernel_share_ * float(made.spectrum_.sum() / self.spectrum_.sum())
+        return made
 
     def transform(self, design: DesignMatrix) -> Matrix:
         """Activations (r, k) = Phi v of all rows, also of examples that were not fitted.
@@ -166,17 +200,17 @@ class Eigen(Basis):
                 f"The basis was fitted on {self.directions_.shape[1]} columns, but the design has {design.n_columns}; "
                 "give a design of the same network, reduction and layers."
             )
-        return design if self.mean_ is None else CentredDesign(design, self.mean_)
+        if self.implicit_ is not None and not isinstance(design, EffectiveFeatures):
+            raise SettingsError(f"The basis was fitted on effective features, but a {type(design).__name__} came.")
+        scaled: DesignMatrix = UnitRowDesign(design) if self.cosine else design
+        return scaled if self.mean_ is None else CentredDesign(scaled, self.mean_)
 
     def feature_set(self, design: DesignMatrix, name: str, keep: int = 16, batch_size: int = 256) -> FeatureSet:
         """The set with its spectrum, directions, groups and stability; for several outputs the view 'score' leads."""
         q, k = design.rows_per_example, len(self.spectrum_)
         by_output = self.transform(design).reshape(-1, q, k)
         views = ("score",) if q == 1 else ("score", *design.views)
-        values: npt.NDArray[np.float32] = np.empty((k, len(views), len(by_output)), dtype=np.float32)
-        values[:, 0] = np.einsum("nqk,kq->kn", by_output, self.profile_)
-        if q > 1:
-            values[:, 1:] = by_output.transpose(2, 1, 0)
+        values = score_values(by_output, self.profile_)
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, np.arange(k, dtype=np.int32))
         columns |= {
@@ -189,15 +223,16 @@ class Eigen(Basis):
         if q > 1:
             columns |= {"profile": self.profile_, "energy": self.energy_}
         columns |= self._direction_columns(design)
-        kind, outputs = self._centred(design).card
+        derived = self._centred(design)
+        kind, outputs = derived.card
         rest = _rest_words(self.tail_, self.kernel_share_)
         cut = " The last group of near-degenerate eigenvalues is cut off by that number." if self.cut_group_ else ""
         card = self._card(
-            self._centred(design),
+            derived,
             f"Eigen features of the {kind}, {outputs.split(':')[0]}",
             f"The {k} directions in which the {kind} of the fitted examples vary most; the activation of an example is "
-            f"the projection of its row on the direction.{cut}{rest}{of_tensors(design)}",
-            eigen_equals(design, self.centred),
+            f"the projection of its row{', divided by its length,' if self.cosine else ''} on the direction.{cut}{rest}{of_tensors(design)}",
+            eigen_equals(design, self.centred, self.cosine),
             score_words(q),
             kernel_share=self.kernel_share_,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 
 from feature_lens.cards import ParameterTable
 from feature_lens.examples import Column
@@ -51,6 +53,50 @@ def score_profile(activations: Matrix) -> tuple[Matrix, float]:
     total = float(np.maximum(values, 0).sum())
     share = float(values[-1]) / total if total > 0 else 1.0
     return w * np.sign(w[np.abs(w).argmax()]), share
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Of activations (n, q, k) on the fitted rows: weights of the outputs in the score (k, q) and the share of energy it
+    carries (k,), the share of energy that is the mean (k,), and the sign that features are to have (k,)."""
+
+    profile: Matrix
+    energy: Matrix
+    mean_share: Matrix
+    signs: Matrix
+
+    @classmethod
+    def of(cls, activations: Matrix) -> Profiles:
+        n, q, k = activations.shape
+        total = np.maximum(np.square(activations).sum(axis=(0, 1)), np.finfo(float).tiny)
+        mean_share = n * np.square(activations.mean(axis=0)).sum(axis=0) / total
+        profile, energy, signs = np.ones((k, q)), np.ones(k), np.ones(k)
+        for feature in range(k):
+            if q > 1:
+                profile[feature], energy[feature] = score_profile(activations[:, :, feature])
+            signs[feature] = sign(activations[:, :, feature] @ profile[feature])
+        return cls(profile, energy, mean_share, signs)
+
+
+def score_values(by_output: Matrix, profile: Matrix) -> npt.NDArray[np.float32]:
+    """(k, v, n) from activations (n, q, k): the score, and where there are several outputs each of them."""
+    n, q, k = by_output.shape
+    values: npt.NDArray[np.float32] = np.empty((k, 1 if q == 1 else q + 1, n), dtype=np.float32)
+    values[:, 0] = np.einsum("nqk,kq->kn", by_output, profile)
+    if q > 1:
+        values[:, 1:] = by_output.transpose(2, 1, 0)
+    return values
+
+
+def matched_stability(vectors: Matrix, first: Matrix, second: Matrix) -> Matrix:
+    """|cosine| between those of two half fits that are matched one to one to each of the unit vectors (k, m) of the whole
+    fit, as alike as can be; NaN where a half has fewer."""
+    found = np.full(len(vectors), np.nan)
+    own, a = linear_sum_assignment(-np.abs(vectors @ first.T))
+    other, b = linear_sum_assignment(-np.abs(vectors @ second.T))
+    shared, at_a, at_b = np.intersect1d(own, other, return_indices=True)
+    found[shared] = np.minimum(np.abs((first[a[at_a]] * second[b[at_b]]).sum(axis=1)), 1.0)
+    return found
 
 
 def sign(score: Matrix) -> float:

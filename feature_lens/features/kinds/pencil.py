@@ -67,6 +67,9 @@ def _windows(given: Given) -> list[torch.Tensor]:
     return [entries[:, :, first] - entries[:, :, second]]
 
 
+# A transposed matrix is read as an attribute, and moves as its parameter does.
+_TENSOR: Any = torch.Tensor
+_TRANSPOSED: Final = (_TENSOR.T.__get__, _TENSOR.mT.__get__)
 _RELUS = (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.relu_, torch.abs, torch.Tensor.abs)
 _KINKED: Final[Mapping[Any, _Kinked]] = {
     **dict.fromkeys(_RELUS, _Kinked(_input)),
@@ -95,6 +98,8 @@ class Pencil(TorchFunctionMode):
         super().__init__()
         self._added = added
         self._name_of: dict[int, str] = {}
+        self._moving: dict[str, torch.Tensor] = dict(added)
+        self._views: list[torch.Tensor] = []  # kept, because what is gone gives its id to another
         self._rows = torch.zeros(1)
         self.places = torch.zeros(1)
         self.crossings: list[tuple[int, torch.Tensor]] = []
@@ -108,6 +113,7 @@ class Pencil(TorchFunctionMode):
         """The context of a pass of so many rows, at `places`, over and over where there are fewer of those."""
         self._rows = self.places[torch.arange(rows) % len(self.places)]
         self.crossings, self.n_moved = [], 0
+        self._forget_views()
         return self
 
     def __torch_function__(
@@ -116,6 +122,8 @@ class Pencil(TorchFunctionMode):
         kwargs = kwargs or {}
         if function in _LINEAR:
             return self._linear(function, args, kwargs)
+        if function in _TRANSPOSED and args[0].ndim == 2 and id(args[0]) in self._name_of:
+            return self._transposed(function, args[0])
         name = getattr(function, "__name__", str(function))
         if name != "__get__" and any(self._is_parameter(value) for value in (*args, *kwargs.values())):
             raise NotAPencil(f"a parameter goes into {name}")
@@ -123,6 +131,18 @@ class Pencil(TorchFunctionMode):
             found = _KINKED[function].of(args, kwargs)
             self.crossings += [(self.n_moved, values.detach().reshape(len(values), -1).clone()) for values in found]
         return function(*args, **kwargs)
+
+    def _transposed(self, function: Any, value: torch.Tensor) -> Any:
+        name = self._name_of[id(value)]
+        view, along = function(value), f"{name} transposed"
+        self._name_of[id(view)], self._moving[along] = along, self._moving[name].mT
+        self._views.append(view)
+        return view
+
+    def _forget_views(self) -> None:
+        for view in self._views:
+            del self._name_of[id(view)]
+        self._views = []
 
     def _is_parameter(self, value: Any) -> bool:
         if isinstance(value, list | tuple):
@@ -149,7 +169,7 @@ class Pencil(TorchFunctionMode):
             if name is None and value is not None
             else None
             if name is None
-            else self._added[name]
+            else self._moving[name]
             for name, value in zip(ours, (weight, bias), strict=True)
         ]
         along = function(x, *moved, *others[0], **others[1])

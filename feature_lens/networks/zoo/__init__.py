@@ -10,6 +10,17 @@ from feature_lens.networks.zoo.language_model import LanguageModel
 from feature_lens.networks.zoo.linear import Linear
 from feature_lens.networks.zoo.mnist import Mnist
 from feature_lens.networks.zoo.modular_addition import ModularAddition
+from feature_lens.networks.zoo.superposition import Superposition
 from feature_lens.networks.zoo.zoo_net import ZOO, Training, ZooNet
 
-__all__ = ["ZOO", "Digits", "LanguageModel", "Linear", "Mnist", "ModularAddition", "Training", "ZooNet"]
+__all__ = [
+    "ZOO",
+    "Digits",
+    "LanguageModel",
+    "Linear",
+    "Mnist",
+    "ModularAddition",
+    "Superposition",
+    "Training",
+    "ZooNet",
+]

@@ -96,7 +96,8 @@ class LanguageModel(ZooNet):
         *("eigen/predicted", "eigen/predicted@initial", "unit/predicted", "canonical/predicted"),
     )
     snapshots: ClassVar[int] = 6
-    dual: ClassVar[bool] = False  # as above
+    dual: ClassVar[bool] = False  # these too sum over outputs
+    dynamics: ClassVar[bool] = False
 
     context: int = 32
     width: int = 64

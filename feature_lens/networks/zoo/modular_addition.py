@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from feature_lens.concepts import Concept
 from feature_lens.examples import Examples, Modality
 from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet, at_least
 
@@ -84,7 +85,17 @@ class ModularAddition(ZooNet):
             split=np.isin(np.arange(p * p), training),
             modality=Modality("pair", (p, p)),
             class_names=[str(residue) for residue in range(p)],
+            concepts={concept.name: concept for concept in self._waves()},
         )
+
+    def _waves(self) -> Iterator[Concept]:
+        """Waves of a + b and of a - b, which a network that has learnt to add is known to show (Lin)."""
+        a, b = self.pairs().T
+        frequencies = range(1, (self.modulus - 1) // 2 + 1)
+        labels = [f"{wave} {frequency}" for frequency in frequencies for wave in ("cos", "sin")]
+        for name, residue in (("waves of a + b", a + b), ("waves of a - b", a - b)):
+            angles = 2 * np.pi / self.modulus * np.outer(residue, frequencies)
+            yield Concept(name, np.stack([np.cos(angles), np.sin(angles)], axis=2).reshape(len(a), -1), tuple(labels))
 
     def module(self) -> nn.Sequential:
         """Two linear maps without biases and the squares between them."""

@@ -1,0 +1,1 @@
+"""Studies read: their tables, what they say in sentences, and their figures."""

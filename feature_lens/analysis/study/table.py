@@ -1,0 +1,39 @@
+"""The table of a study as a run keeps it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pandas as pd
+
+from feature_lens.analysis.tables import TABLES, Cells, Table
+from feature_lens.run_contents import RunContents
+
+STUDY: Final = "study"
+SEEDS: Final = "study_seeds"
+
+
+def kept_frame(run: RunContents, name: str) -> pd.DataFrame | None:
+    """A kept table of a run; None where it has none of that name."""
+    return None if name not in run.tables else pd.DataFrame(run.tables[name].arrays())
+
+
+def study_question(run: RunContents) -> str:
+    """What the study of a run asks; '' where it belongs to none."""
+    return run.tables[STUDY].title if STUDY in run.tables else ""
+
+
+def study_sentences(run: RunContents) -> list[str]:
+    """What the study of a run found, the first sentence first; none where it belongs to none."""
+    return run.tables[STUDY].text.split("\n") if STUDY in run.tables else []
+
+
+def _enter(name: str, words: str) -> None:
+    def made(run: RunContents, _cells: Cells) -> pd.DataFrame:
+        return pd.DataFrame(run.tables[name].arrays())
+
+    TABLES.register(name)(Table(words, lambda run: name in run.tables, made))
+
+
+_enter(STUDY, "feature sets by measures, with intervals, over the seeds of a study")
+_enter(SEEDS, "figures of the single seeds of a study")

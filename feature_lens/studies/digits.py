@@ -1,0 +1,26 @@
+"""Digits: which features single out the ten classes, reproduce the outputs, and are found again."""
+
+from feature_lens.analysis.study.families import EFFECTIVE
+from feature_lens.studies.study import BASELINES, STUDIES, Contender, Study
+
+STUDIES.register("digits")(
+    Study(
+        question="Are effective features of a network that reads digits better things to look at than its neurons?",
+        net="digits",
+        contenders=(
+            *(
+                Contender(spec, EFFECTIVE)
+                for spec in (
+                    "eigen/flattened",
+                    "eigen/trace",
+                    "eigen/trace+centred",
+                    "unit/flattened",
+                    "learnt/trace",
+                    "deflated/trace",
+                    "unit_blocks/trace",
+                )
+            ),
+            *BASELINES,
+        ),
+    )
+)
