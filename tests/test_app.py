@@ -80,6 +80,13 @@ def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, mod
     assert "fl-title" in texts(test)
 
 
+def test_passages_are_drawn_as_lines(app: Opener, tmp_path: Path) -> None:
+    run = write_run(synthetic.contents(modality="passage"), tmp_path / "passage.h5")
+    for page in ("overview", "feature"):
+        # Three lines in the places of nine tiles, 304 px each with gaps of 8.
+        assert 'width="944"' in texts(fine(app(page, run)))
+
+
 def test_pairs_and_vectors_are_drawn_as_one_picture_and_other_examples_are_not(
     app: Opener, runs: Path, tmp_path: Path
 ) -> None:

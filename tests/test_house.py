@@ -65,6 +65,7 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {"networks", "features", "dual", "dynamics"},
     "captum": {"features"},
     "safetensors": {"networks"},
+    "mlxtend": {"networks"},
     "h5py": {"store"},
     "streamlit": {"app"},
     "altair": {"app"},
@@ -211,7 +212,11 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Superposition Training ZooNet",
+    "feature_lens.networks.zoo": """
+        ZOO Digits LanguageModel Linear Mnist ModularAddition ModularTransformer Superposition Training ZooNet
+    """"
+        ZOO Digits LanguageModel Linear Mnist ModularAddition Superposition Training ZooNet
+    """,
     "feature_lens.features.bases": """
         BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Sketch Unit
         UnitBlocks Varimax

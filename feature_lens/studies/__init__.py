@@ -4,7 +4,10 @@ To add one, write a module that enters a `ContenderStudy` (or another `Study`) i
 """
 
 from feature_lens.studies import digits as digits
+from feature_lens.studies import language_model as language_model
+from feature_lens.studies import mnist as mnist
 from feature_lens.studies import modular_mlp as modular_mlp
+from feature_lens.studies import modular_transformer as modular_transformer
 from feature_lens.studies import optimisers as optimisers
 from feature_lens.studies import superposition as superposition
 from feature_lens.studies.contender_study import ContenderStudy
