@@ -232,12 +232,12 @@ def test_a_degenerate_group_is_followed_as_a_space_and_a_chain_may_end() -> None
     assert fewer.matched[3] == -1
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("options", ["", "+centred", "+cosine", "+centred+cosine"])
 def test_the_history_of_a_run_is_that_of_its_eigen_features(
-    trained: tuple[Network, dict[int, Params]], centred: bool
+    trained: tuple[Network, dict[int, Params]], options: str
 ) -> None:
     network, snapshots = trained
-    sets = (SetSettings("eigen", "trace", n_components=3, centred=centred), SetSettings("eigen", n_components=3))
+    sets = (SetSettings.parsed(f"eigen/trace{options}", n_components=3), SetSettings("eigen", n_components=3))
     settings = ExtractSettings(sets=sets, neurons=())
     run = compute_run(network, _examples(), settings, progress=False, snapshots=snapshots)
     name = sets[0].title()
@@ -278,6 +278,7 @@ def test_many_examples_are_thinned_and_a_run_without_split_or_start_has_dynamics
         np.testing.assert_array_equal(thin["dynamics"].arrays()[name], column, err_msg=name)
     assert "loss_all" in whole["dynamics"].columns
     assert "r2_from_outputs" not in whole["dynamics"].columns
+    assert "of 24 examples 10, evenly spread" in thin["dynamics"].text
     assert len(thin["dynamics_spectrum"]) == 3 * 4
     assert len(thin["feature_history"]) == 3 * 2
 
