@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test soak bench screenshots lint clean
+.PHONY: demo test soak bench study screenshots lint clean
 
 demo: $(VENV)/installed
 	mkdir -p data/runs
@@ -22,6 +22,9 @@ soak: $(VENV)/tested
 
 bench: $(VENV)/tested
 	$(BIN)/python -m pytest tests/benchmarks -n 0 --timeout 1800 -s -q
+
+study: $(VENV)/tested
+	$(BIN)/feature-lens study all --out data/runs/studies
 
 screenshots: $(VENV)/tested
 	$(BIN)/python tests/screenshots.py

@@ -15,6 +15,8 @@ from feature_lens_app import address, launch
 from feature_lens_app.words import plain, safe, shorten
 from streamlit.testing.v1 import AppTest
 
+from feature_lens.analysis.measures.set_measures import MeasureSettings, measures_sentence, set_measures
+from feature_lens.analysis.run import open_run
 from feature_lens.concepts import Concept
 from feature_lens.errors import AppError
 from feature_lens.store import write_run
@@ -91,7 +93,7 @@ SHAPING = {
     "overview": ("run",),
     "browse": ("set", "view", "sort", "dir", "keep", "page"),
     "feature": ("set", "view", "feature", "rank", "groups", "show"),
-    "compare": ("set_b", "feature_b", "view_b", "way", "by", "page"),
+    "compare": ("set_b", "feature_b", "view_b", "way", "by", "page", "what"),
     "export": ("views", "which", "count", "ends", "format", "what"),
     "example": ("example", "output"),
 }
@@ -215,6 +217,29 @@ def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> 
 def test_the_overview_names_the_concepts(app: Opener, runs: Path) -> None:
     shown = texts(fine(app("overview", runs / "image.h5")))
     assert "Known besides: legs &amp; wings (2), a phase (1)" in shown
+
+
+def test_all_sets_are_compared_by_the_same_measures(app: Opener, runs: Path, tmp_path: Path) -> None:
+    test = fine(app("compare", runs / "image.h5", what="sets", budget="8"))
+    assert not test.warning
+    shown = texts(test)
+    lead = re.search(r'fl-lead">(.*?)</p>', shown)
+    assert lead
+    with open_run(runs / "image.h5") as run:
+        found = set_measures(run, MeasureSettings(features=8))
+        assert lead[1] == safe(measures_sentence(found))
+    for theme in ("Classes", "Examples shown", "Sparsity", "The network&#x27;s outputs", "Known concepts, in the span"):
+        assert f">{theme}</h2>" in shown
+    assert f"{found['hoyer'].iloc[0]:.3f}" in shown
+    assert "Not measured: Weights; the network&#x27;s own logits. What it takes" in shown
+    made = synthetic.contents()
+    bare = replace(made, examples=replace(made.examples, targets=None, concepts=()))
+    without = write_run(bare, tmp_path / "bare.h5")
+    test = fine(app("compare", without, what="sets", budget="9", measure="class_auroc"))
+    assert ["asks for the" in one.value for one in test.warning] == [True, True]
+    shown = texts(test)
+    assert ">Sparsity</h2>" in shown
+    assert ">Classes</h2>" not in shown
 
 
 def test_moments_alone_are_said_to_be_all(app: Opener, runs: Path) -> None:

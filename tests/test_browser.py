@@ -133,6 +133,10 @@ VIEWS = {
         ("segments", "Order", "by feature number", "by"),
         ("page", "", "3", "page"),
     ],
+    "compare?budget=8": [
+        ("segments", "Compare", "all sets", "what"),
+        ("select", "Measure", "AUROC by feature", "measure"),
+    ],
     "export?set=unit&which=list": [
         ("several", "Views", "output 1: bee", "views"),
         ("number", "Examples at each end", "3", "count"),

@@ -106,6 +106,16 @@ def test_non_negative_factors_are_those_of_scikit_learn(rectified: NeuronActivat
     assert f"{basis.reconstruction_:.1%}" in basis.feature_set(rectified, "nmf").card.description
 
 
+def test_there_are_no_more_non_negative_factors_than_the_rank() -> None:
+    rows = np.abs(np.random.default_rng(0).standard_normal((30, 1))) * np.array([1.0, 2.0, 0.0, 0.0, 3.0])
+    basis = Nmf(4).fit(_mixed(rows, np.eye(5)))
+    assert basis.vectors_.shape == (1, 5)
+    np.testing.assert_allclose(basis.vectors_[0], np.array([1, 2, 0, 0, 3]) / np.sqrt(14), atol=1e-6)
+    assert np.isfinite(basis.stability_).all()
+    with pytest.raises(SettingsError, match="all of them are zero"):
+        Nmf()._learn(np.zeros((30, 5)), True)  # as in one half of a fit for stability
+
+
 def test_negative_activations_have_no_non_negative_factors(rectified: NeuronActivations) -> None:
     network, examples = rectified.network, rectified.examples
     with pytest.raises(SettingsError, match=r"never negative, but those of the neurons, .* go down to -"):

@@ -213,7 +213,7 @@ PUBLIC = {
     "feature_lens.networks": "Network load_checkpoint",
     "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Superposition Training ZooNet",
     "feature_lens.features.bases": """
-        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Learnt Nmf Pca Sae Unit UnitBlocks Varimax
+        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Unit UnitBlocks Varimax
     """,
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",

@@ -21,6 +21,7 @@ from feature_lens.analysis.measures.alignment import (
     unit,
 )
 from feature_lens.analysis.measures.bootstrap import Measured, linear_draws, pooled, resampled, shuffled
+from feature_lens.analysis.measures.concept_selectivity import concept_auroc, is_binary
 from feature_lens.analysis.measures.purity import class_entropy, purity_figures, top_purity
 from feature_lens.analysis.measures.removal import removal_figures
 from feature_lens.analysis.measures.reproduction import RIDGES, Reproduction, pursuit_order, standardised
@@ -35,6 +36,33 @@ WEIGHTS = resampled(N, 40, 0)
 SHUFFLES = shuffled(N, 30, 1)
 LABELS = RNG.integers(0, 3, N)
 VALUES = RNG.standard_normal((6, N)) + (np.arange(6)[:, None] % 3 == LABELS) * RNG.choice([-1.5, 1.5], (6, 1))
+
+
+# Properties
+
+
+def test_properties_are_told_by_a_feature_chosen_on_one_half() -> None:
+    known = np.stack([LABELS == 0, LABELS == 2, np.arange(N) == 0, np.ones(N)], axis=1).astype(float)
+    assert is_binary(known)
+    assert not is_binary(known / 2)
+    found = concept_auroc(VALUES, known, HALVES, WEIGHTS[:, HALVES.reporting], SHUFFLES)
+
+    def slow(columns: np.ndarray, weight: np.ndarray | None = None) -> float:
+        figures = []
+        for column in columns.T:
+            halves = [column[half] for half in (HALVES.choosing, HALVES.reporting)]
+            if any(len(np.unique(half)) < 2 for half in halves):
+                continue
+            own = [roc_auc_score(halves[0], one[HALVES.choosing]) for one in VALUES]
+            best = int(np.argmax(np.abs(np.array(own) - 0.5)))
+            scores = np.sign(own[best] - 0.5) * VALUES[best, HALVES.reporting]
+            figures.append(roc_auc_score(halves[1], scores, sample_weight=weight))
+        return float(np.mean(figures))
+
+    assert found.value == pytest.approx(slow(known[:, :2]), abs=1e-12)
+    np.testing.assert_allclose(found.draws[:5], [slow(known[:, :2], w) for w in WEIGHTS[:5, HALVES.reporting]])
+    np.testing.assert_allclose(found.null[:5], [slow(known[order][:, :2]) for order in SHUFFLES[:5]])
+    assert np.isnan(concept_auroc(VALUES, known[:, 3:], HALVES, WEIGHTS[:, HALVES.reporting], SHUFFLES).value)
 
 
 # Draws
@@ -116,6 +144,20 @@ def test_selectivity_is_chosen_on_one_half_and_reported_on_the_other() -> None:
                 figure = found[f"{name}_{measure}"][count]
                 assert figure.value == pytest.approx(wanted[one], abs=1e-12)
                 assert figure.draws[7] == pytest.approx(drawn[one], abs=1e-12)
+
+
+def test_classes_that_one_half_lacks_are_only_outside_of_the_others() -> None:
+    labels = LABELS.copy()
+    labels[HALVES.choosing[:5]] = 7
+    found = selectivity_curve(VALUES, labels, HALVES, [6], WEIGHTS[:, HALVES.reporting], SHUFFLES)["class_auroc"][6]
+    on, off = labels[HALVES.choosing], labels[HALVES.reporting]
+    wanted = []
+    for label in range(3):
+        aurocs = [roc_auc_score(on == label, row) for row in VALUES[:, HALVES.choosing]]
+        best = int(np.abs(np.array(aurocs) - 0.5).round(12).argmax())
+        sign = 1 if aurocs[best] >= 0.5 else -1
+        wanted.append(roc_auc_score(off == label, sign * VALUES[best, HALVES.reporting]))
+    assert found.value == pytest.approx(np.mean(wanted))
 
 
 def test_shuffled_labels_are_chosen_and_reported_again() -> None:

@@ -28,7 +28,7 @@ def test_the_quickstart_runs(
     run = names["run"]
     assert "data:image/png" in run.feature("eigen", 0)._repr_html_()  # type: ignore[attr-defined]  # made by exec
     exec(compile(measures, "README.md", "exec"), names)
-    assert "Best of " in capsys.readouterr().out
+    assert "Of 8 measures, " in capsys.readouterr().out
     run.close()  # type: ignore[attr-defined]  # made by exec
     exec(compile(dual, "README.md", "exec"), names)
     assert float(capsys.readouterr().out.split()[0]) < 1e-10

@@ -47,7 +47,7 @@ def test_rows_are_the_kinds_and_columns_the_measures_with_intervals_and_nulls() 
     assert TABLE["set"].tolist() == ["eigen", "trace", "unit", "weights", "neurons", "", "eigen"]
     assert TABLE["features"].tolist() == [4, 4, 4, 4, 4, 3, 4]
     names = measured_names(TABLE)
-    concepts = [f"{kind} {name}" for kind in ("cosine", "overlap") for name in ("a phase", "legs & wings")]
+    concepts = [f"{kind} {name}" for kind in ("cosine", "overlap") for name in ("legs & wings", "a phase")]
     assert names == [*(n for n in MEASURES if not n.startswith(("removal", "matched", "span"))), *concepts]
     for name in names:
         assert list(TABLE.columns[TABLE.columns.get_loc(name) :][:5]) == [
@@ -173,6 +173,14 @@ def test_concepts_are_matched_with_features_by_number_view_and_label() -> None:
     assert found[found["kind"] == RANDOM]["label"].str.startswith(f"{RANDOM} ").all()
 
 
+@pytest.mark.parametrize("n", [2, 4])
+def test_few_examples_leave_out_what_needs_more(n: int) -> None:
+    run = contents(n, seed=2)
+    table = set_measures(replace(run, examples=replace(run.examples, training=None)), FEW)
+    assert ("r2" in measured_names(table)) is False
+    assert table["hoyer"].notna().sum() == 6
+
+
 # What the tables say
 
 
@@ -198,16 +206,19 @@ def test_what_is_no_effective_feature_is_named_first_where_it_wins_anything() ->
     assert found["measure"].tolist() == ["class_auroc", "hoyer", "top_purity", "pursued_90"]
     assert found["kind"].tolist() == ["Eigen", "Eigen", "Neurons 2", "Neurons 1"]
     assert measures_sentence(table) == (
-        "Best of 4 measures: neurons by 2 (purity of the top, features to R2 .9 by pursuit); "
+        "Of 4 measures, neurons are best by 2 (purity of the top, features to R2 .9 by pursuit); "
         "effective features by 2 (AUROC by class, Hoyer sparsity)."
     )
     level = _table(hoyer=[0.5, 0.4, 0.5, 0.2])
-    assert measures_sentence(level) == "Best by Hoyer sparsity: neurons; effective features by none."
-    assert measures_sentence(_table(hoyer=[0.5, 0.4, 0.2, 0.2])).startswith(
-        "Best by Hoyer sparsity: effective features."
+    assert (
+        measures_sentence(level) == "Of 1 measure, neurons are best by 1 (Hoyer sparsity); effective features by none."
     )
-    alone = _table(hoyer=[0.5, np.nan, np.nan, np.nan])
-    assert measures_sentence(alone) == "No two kinds of feature share a measure by which they could be compared."
+    alone = measures_sentence(_table(hoyer=[0.5, 0.4, 0.2, 0.2]))
+    assert alone == "Of 1 measure, effective features are best by 1 (Hoyer sparsity)."
+    random = _table(r2=[0.5, 0.4, 0.3, 0.5], hoyer=[0.5, 0.4, 0.3, 0.5]).replace(LOGITS, RANDOM)
+    assert winners(random)["family"].tolist() == ["effective features", RANDOM]
+    single = _table(hoyer=[0.5, np.nan, np.nan, np.nan])
+    assert measures_sentence(single) == "No two kinds of feature share a measure by which they could be compared."
 
 
 # Several runs

@@ -13,6 +13,7 @@ from feature_lens.analysis.orders import default_view
 from feature_lens.analysis.render import ACCENT, format_value
 from feature_lens.analysis.report.page import report_html, report_name
 from feature_lens.analysis.run import Run
+from feature_lens.analysis.study.table import study_sentences
 from feature_lens.feature_set import Card, FeatureSet
 from feature_lens_app.charts import show_chart
 from feature_lens_app.run_access import BY_KEY, Opened
@@ -34,8 +35,9 @@ def _class_figures(opened: Opened) -> pd.DataFrame:
 
 
 def show_headline(opened: Opened) -> None:
-    """What the run found, in one sentence."""
-    st.html(f'<p class="fl-lead">{safe(_headline(opened))}</p>')
+    """What the study of the network found, where the run belongs to one, and what the run itself found, a sentence each."""
+    for sentence in [*study_sentences(opened.run)[:1], _headline(opened)]:
+        st.html(f'<p class="fl-lead">{safe(sentence)}</p>')
 
 
 def show_network(run: Run) -> None:

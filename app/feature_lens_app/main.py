@@ -23,6 +23,7 @@ NAMES = {
     "dual": "Dual",
     "dynamics": "Dynamics",
     "compare": "Compare",
+    "study": "Study",
     "export": "Export",
     "learn": "Learn",
 }

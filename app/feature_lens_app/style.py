@@ -52,6 +52,8 @@ RULES: Final = """
 .fl-table th { text-align: left; font-weight: 400; color: var(--fl-quiet); border: none; border-bottom: 1px solid var(--fl-line);
   padding: 4px 14px 4px 0; vertical-align: bottom; }
 .fl-table td { border: none; border-bottom: 1px solid #F0F0F1; padding: 4px 14px 4px 0; overflow-wrap: anywhere; vertical-align: top; }
+.fl-kind { display: inline-block; min-width: 190px; }
+.fl-under { display: block; font-size: 11px; color: var(--fl-quiet); white-space: nowrap; }
 .fl-table .fl-number { text-align: right; white-space: nowrap; }
 .fl-table a, .fl-quiet a { color: var(--fl-accent); text-decoration: none; }
 .fl-table a:hover, .fl-quiet a:hover { text-decoration: underline; }

@@ -83,24 +83,27 @@ def decompose(design: DesignMatrix, side: Side, k: int, seed: int, directions: b
 
 
 def _by_rows(design: DesignMatrix, k: int, seed: int, with_directions: bool) -> Decomposition:
-    """The half fits are blocks of the kernel, so their overlap is U_A^T H_AB U_B / (S_A S_B)."""
     kernel = np.asarray(design.gram(), dtype=np.float64)
     total = _usable(float(np.trace(kernel)), design)
-    values, left = leading_dense(kernel, k, seed)
-    q = design.rows_per_example
-    halves = [(half[:, None] * q + np.arange(q)).ravel() for half in _halves(design, seed)]
-    overlap = None
-    if len(halves) == 2:
-        size = design.itemsize
-        (a_values, a), (b_values, b) = (_of_half(kernel[np.ix_(rows, rows)], k, seed, size) for rows in halves)
-        overlap = (a.T @ kernel[np.ix_(*halves)] @ b) / np.sqrt(a_values)[:, None] / np.sqrt(b_values)
+    values, left, overlap = leading_of_kernel(kernel, design.rows_per_example, k, seed, design.itemsize)
     directions = _directions(design, values, left) if with_directions else None
     return _described(lambda block: kernel @ block, values, left, directions, total, overlap, seed, design.itemsize)
 
 
+def leading_of_kernel(kernel: Matrix, q: int, k: int, seed: int, itemsize: int) -> tuple[Matrix, Matrix, Matrix | None]:
+    """The k leading eigenvalues of a kernel of q rows per example, their vectors (r, k), and the overlap V_A^T V_B of the
+    directions of two halves of the examples: these are blocks of the kernel, so it is U_A^T H_AB U_B / (S_A S_B)."""
+    values, left = leading_dense(kernel, k, seed)
+    halves = [(half[:, None] * q + np.arange(q)).ravel() for half in _halves(len(kernel) // q, seed)]
+    if len(halves) < 2:
+        return values, left, None
+    (a_values, a), (b_values, b) = (_of_half(kernel[np.ix_(rows, rows)], k, seed, itemsize) for rows in halves)
+    return values, left, (a.T @ kernel[np.ix_(*halves)] @ b) / np.sqrt(a_values)[:, None] / np.sqrt(b_values)
+
+
 def _by_columns(design: DesignMatrix, k: int, seed: int) -> Decomposition:
     """The half fits add up to the whole."""
-    grams = [design.on(half).cogram() for half in _halves(design, seed)]
+    grams = [design.on(half).cogram() for half in _halves(len(design.examples), seed)]
     cogram: Matrix = np.sum(grams, axis=0)
     total = _usable(float(np.trace(cogram)), design)
     values, right = leading_dense(cogram, k, seed)
@@ -118,7 +121,7 @@ def _by_products(design: DesignMatrix, k: int, seed: int) -> Decomposition:
     by_rows = design.shape[0] < design.shape[1]
     directions = _directions(operator, found.values, vectors) if by_rows else _unit_rows(vectors)
     parts = []
-    for half in _halves(design, seed):
+    for half in _halves(len(design.examples), seed):
         part = design.on(half)
         operator = part.held()
         _, pairs = _streamed(part, operator, min(k, *part.shape), seed, _HALF_TOLERANCE, _BOUND)
@@ -200,9 +203,8 @@ def _of_half(gram: Matrix, k: int, seed: int, itemsize: int) -> tuple[Matrix, Ma
     return values[determined], vectors[:, determined]
 
 
-def _halves(design: DesignMatrix, seed: int) -> list[npt.NDArray[np.int64]]:
+def _halves(n: int, seed: int) -> list[npt.NDArray[np.int64]]:
     """Two random halves of the examples; one part where there is one example."""
-    n = len(design.examples)
     shuffled = np.random.default_rng(seed).permutation(n)
     return [np.sort(half) for half in (shuffled[: n // 2], shuffled[n // 2 :]) if len(half)]
 

@@ -23,8 +23,11 @@ class LastLinear:
     takes_inputs: bool
 
 
-def eigen_equals(design: DesignMatrix, centred: bool, cosine: bool = False) -> str:
-    """What eigen features of this design are called elsewhere; cosine: of rows divided by their lengths.
+def eigen_equals(
+    design: DesignMatrix, centred: bool, cosine: bool = False, tensors: tuple[str, ...] | None = None
+) -> str:
+    """What eigen features of this design are called elsewhere; cosine: of rows divided by their lengths; tensors: of
+    these parameters alone.
 
     Of a last linear layer the kernel is the Gram matrix of its input activations (and 1, for the bias) for every
     output, so its eigen features are the principal components of those activations.
@@ -33,7 +36,7 @@ def eigen_equals(design: DesignMatrix, centred: bool, cosine: bool = False) -> s
     if not isinstance(design, EffectiveFeatures):
         return f"{how} principal component analysis of the columns{', rows divided by their lengths' if cosine else ''}"
     layer = last_linear(design.network, design.examples)
-    chosen = set(design.parameters.names)
+    chosen = set(tensors or design.parameters.names)
     often = {
         "flattened": ", each eigenvalue once per output",
         "trace": ", eigenvalues times the number of outputs",

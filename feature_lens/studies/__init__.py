@@ -5,6 +5,7 @@ To add one, write a module that enters a `Study` in `STUDIES` under its name, an
 
 from feature_lens.studies import digits as digits
 from feature_lens.studies import modular_mlp as modular_mlp
+from feature_lens.studies import superposition as superposition
 from feature_lens.studies.study import STUDIES, Contender, Study
 
 __all__ = ["STUDIES", "Contender", "Study"]

@@ -2,12 +2,14 @@
 
 from feature_lens.analysis.study.families import EFFECTIVE
 from feature_lens.studies.study import BASELINES, STUDIES, Contender, Study
+from feature_lens.studies.waves import wave_table
 
 STUDIES.register("modular-mlp")(
     Study(
         question="Does the kernel of a network that adds residues show the waves it computes with, and do neurons?",
         net="modular_addition",
         components=128,
+        tables={"waves": wave_table},
         contenders=(
             *(
                 Contender(spec, EFFECTIVE)

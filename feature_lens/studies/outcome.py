@@ -10,7 +10,7 @@ from feature_lens.analysis.kinds import LOGITS as OUTPUTS
 from feature_lens.analysis.kinds import RANDOM as MIXTURE
 from feature_lens.analysis.measures.measured_kinds import MeasuredKind, MeasureSettings, measured_kinds
 from feature_lens.analysis.measures.set_measures import set_measures
-from feature_lens.analysis.study.families import FAMILIES, LOGITS, RANDOM
+from feature_lens.analysis.study.families import FAMILIES, LOGITS, RANDOM, SHUFFLED
 from feature_lens.run_contents import RunContents
 from feature_lens.studies.seed_run import families_of
 from feature_lens.studies.study import Study
@@ -47,6 +47,16 @@ def single_seeds(study: Study, runs: Sequence[RunContents]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "seed", "measure", "value"])
 
 
+def further_tables(study: Study, runs: Sequence[RunContents]) -> dict[str, pd.DataFrame]:
+    """The study's own tables by name, with a column for the seed."""
+    return {
+        name: pd.concat(
+            [make(run).assign(seed=seed) for seed, run in zip(study.seeds, runs, strict=True)], ignore_index=True
+        )
+        for name, make in study.tables.items()
+    }
+
+
 def left_out(study: Study, runs: Sequence[RunContents], table: pd.DataFrame) -> list[str]:
     """Sentences on the sets that some seeds have not, which the table therefore lacks."""
     sentences = []
@@ -55,6 +65,8 @@ def left_out(study: Study, runs: Sequence[RunContents], table: pd.DataFrame) -> 
         missing = [one.kind.name for one in measured_seed(study, run) if one.kind.name not in kept]
         sentences += [f"{name} could be made at seed {seed}, not at every other." for name in missing]
         sentences += [f"Seed {seed}: {remark}" for remark in run.provenance.remarks if "is left out" in remark]
+    if SHUFFLED not in set(table["family"]):
+        sentences.append("Labels cannot be shuffled: this network learns none.")
     return list(dict.fromkeys(sentences))
 
 

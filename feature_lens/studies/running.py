@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import fields
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,18 @@ from feature_lens.analysis.study.table import SEEDS, STUDY
 from feature_lens.kept_table import KeptTable
 from feature_lens.run_contents import RunContents
 from feature_lens.store import RunFile, write_bytes, write_run
-from feature_lens.studies.outcome import left_out, measure_settings, measured_seed, outcome, single_seeds
+from feature_lens.studies.outcome import (
+    further_tables,
+    left_out,
+    measure_settings,
+    measured_seed,
+    outcome,
+    single_seeds,
+)
 from feature_lens.studies.seed_run import seed_file, seed_run
 from feature_lens.studies.study import STUDIES
 
-Made = Future[list[MeasuredKind]]
-Progress = Callable[[Iterable[Made], int], Iterable[Made]]
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def run_studies(
@@ -36,7 +43,7 @@ def run_studies(
     progress: Progress = lambda seeds, _: seeds,
 ) -> dict[str, list[Path]]:
     """Run studies by name into a folder: NAME.h5, the run of the first seed with the study's table in it, NAME.csv,
-    NAME.png and NAME.md; returns these by study.
+    NAME.png, NAME.md and further tables of the study's own; returns these by study.
 
     Seeds that are in the folder already are kept, so a study that was stopped goes on. Raises SettingsError for an
     unknown name and OutputError for a seed of another version of a study, unless `overwrite`.
@@ -45,8 +52,18 @@ def run_studies(
         STUDIES[name]
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [(name, seed) for name in names for seed in STUDIES[name].seeds]
+    if workers == 1:
+        found = {(name, seed): _seed(name, seed, folder, overwrite) for name, seed in progress(wanted, len(wanted))}
+    else:
+        found = _side_by_side(wanted, folder, workers, overwrite, progress)
+    return {name: _conclude(name, folder, [found[name, seed] for seed in STUDIES[name].seeds]) for name in names}
+
+
+def _side_by_side(
+    wanted: Sequence[tuple[str, int]], folder: Path, workers: int, overwrite: bool, progress: Progress
+) -> dict[tuple[str, int], list[MeasuredKind]]:
+    """Seeds in processes, not threads: each has its own memory, which goes when it ends, and its own state of torch."""
     found: dict[tuple[str, int], list[MeasuredKind]] = {}
-    # Processes and not threads: each has its own memory, which goes when it ends, and its own state of torch.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {pool.submit(_seed, name, seed, folder, overwrite): (name, seed) for name, seed in wanted}
         try:
@@ -54,7 +71,7 @@ def run_studies(
                 found[futures[future]] = future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return {name: _conclude(name, folder, [found[name, seed] for seed in STUDIES[name].seeds]) for name in names}
+    return found
 
 
 def _seed(name: str, seed: int, folder: Path, overwrite: bool) -> list[MeasuredKind]:
@@ -77,6 +94,8 @@ def _conclude(name: str, folder: Path, measured: Sequence[list[MeasuredKind]]) -
             STUDY: _kept(table, study.question, "\n".join(sentences)),
             SEEDS: _kept(single_seeds(study, runs), "Figures of single seeds"),
         }
+        further = further_tables(study, runs)
+        kept |= {f"study_{table}": _kept(frame, f"{study.question} ({table})") for table, frame in further.items()}
         held = {part.name: getattr(runs[0], part.name) for part in fields(RunContents)}
         whole = RunContents(**held | {"name": name, "tables": {**runs[0].tables, **kept}})
         made = [write_run(whole, folder / f"{name}.h5", overwrite=True)]
@@ -84,6 +103,9 @@ def _conclude(name: str, folder: Path, measured: Sequence[list[MeasuredKind]]) -
         "csv": table.to_csv(index=False, lineterminator="\n").encode(),
         "png": study_figure(table, study.question),
         "md": ("\n\n".join([f"# {study.question}", *sentences]) + "\n").encode(),
+    }
+    files |= {
+        f"{table}.csv": frame.to_csv(index=False, lineterminator="\n").encode() for table, frame in further.items()
     }
     return made + [write_bytes(content, folder / f"{name}.{kind}", overwrite=True) for kind, content in files.items()]
 

@@ -5,13 +5,13 @@ A run file that is there already, and belongs to the very same study, is not mad
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from feature_lens.analysis.study.families import FAMILIES, SHUFFLED
+from feature_lens.concepts import as_concepts
 from feature_lens.errors import CheckpointError, OutputError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
@@ -42,7 +42,7 @@ def seed_run(name: str, seed: int, folder: Path, overwrite: bool = False, progre
     study, path = STUDIES[name], seed_file(name, seed, folder)
     if path.exists() and not overwrite:
         with RunFile(path) as run:
-            if run.provenance.settings.get("study") != _plain(study):
+            if run.provenance.settings.get("study") != study.plain():
                 raise OutputError(
                     f"'{path}' was made by another version of the study '{name}'; remove it, or allow it to be replaced "
                     "with --overwrite."
@@ -72,9 +72,15 @@ def seed_contents(study: Study, seed: int, progress: bool = False) -> RunContent
             families[kept.name], sets[kept.name] = family, kept
     whole = next(iter(parts.values()))
     remarks = dict.fromkeys(remark for part in parts.values() for remark in part.provenance.remarks)
-    settings = {**whole.provenance.settings, "study": _plain(study)}
+    settings = {**whole.provenance.settings, "study": study.plain()}
+    if study.concepts is not None:
+        known = {**{one.name: one for one in examples.concepts}, **study.concepts(whole)}
+        examples = replace(examples, concepts=as_concepts(known, len(examples)))
     contents = replace(
-        whole, sets=sets, provenance=replace(whole.provenance, settings=settings, remarks=tuple(remarks))
+        whole,
+        examples=examples,
+        sets=sets,
+        provenance=replace(whole.provenance, settings=settings, remarks=tuple(remarks)),
     )
     columns = {"set": np.array(list(families)), "family": np.array(list(families.values()))}
     return replace(contents, tables={COMPETES: KeptTable("What the sets of a study compete as", columns)})
@@ -122,9 +128,3 @@ def _light(feature_set: FeatureSet) -> FeatureSet:
         return feature_set
     columns = {name: column for name, column in feature_set.columns.items() if name != "direction"}
     return replace(feature_set, columns=columns)
-
-
-def _plain(study: Study) -> dict[str, Any]:
-    """A study as the plain data that JSON gives back."""
-    plain = asdict(study)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

@@ -16,7 +16,10 @@ from networks import mlp
 from oracles import made
 
 from feature_lens.analysis import feature_table, labelled_sheet, open_run
-from feature_lens.extract import extract_run
+from feature_lens.analysis.measures.bootstrap import resampled, shuffled
+from feature_lens.analysis.measures.selectivity import Halves, selectivity_curve
+from feature_lens.analysis.measures.set_measures import set_measures
+from feature_lens.extract import compute_run, extract_run
 from feature_lens.features.bases import Canonical, Eigen
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.jacobian import Jacobian
@@ -102,6 +105,27 @@ def test_reading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys,
         f"table of 3,466 weights {once * 1e3:.0f} ms, then {table * 1e3:.0f} ms; sheet of 16 {sheet * 1e3:.0f} ms",
     )
+
+
+def test_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    rng, (k, n, q) = np.random.default_rng(0), (100, 2000, 10)
+    labels = rng.integers(0, q, n)
+    values = rng.standard_normal((k, n)) + (np.arange(k)[:, None] % q == labels)
+    halves = Halves(np.arange(1400), np.arange(1400, n), "the last 600")
+    weights, shuffles = resampled(n, 200, 0)[:, 1400:], shuffled(n, 100, 1)
+    counts = [1, 2, 4, 8, 16, 32, 64, 100]
+    draws, both, _ = _paired(
+        lambda: selectivity_curve(values, labels, halves, counts, weights, shuffles[:0]),
+        lambda: selectivity_curve(values, labels, halves, counts, weights, shuffles),
+    )
+    _told(
+        capsys,
+        f"selectivity of 100 features, 2,000 examples, 10 classes: with 200 draws {draws:.2f} s, and 100 shuffles {both:.2f} s",
+    )
+    contents = compute_run(Digits().shipped(), Digits().examples(), progress=False)
+    start = time.perf_counter()
+    set_measures(contents)
+    _told(capsys, f"all measures of the demo's kinds of features: {time.perf_counter() - start:.1f} s")
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

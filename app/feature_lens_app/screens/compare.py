@@ -1,4 +1,5 @@
-"""Compare: two features side by side on the same examples, and the best match of every feature of a set."""
+"""Compare: two features side by side on the same examples, and the best match of every feature of a set; or all kinds of
+features by all measures."""
 
 from __future__ import annotations
 
@@ -11,7 +12,19 @@ run = opened.run
 sets = list(run.sets)
 neurons = [name for name in sets if "activation" in run.sets[name].views]
 
-views.title("Compare", "Two features on the same examples. Frames mark examples that both have at that end.")
+LEADS = {
+    "features": "Two features on the same examples. Frames mark examples that both have at that end.",
+    "sets": "All kinds of features of the run, by the same measures.",
+}
+views.title("Compare", LEADS[address.option("what", "compare", list(LEADS), "features")])
+what = address.segments(
+    "Compare", "what", list(LEADS), "features", shown={"features": "two features", "sets": "all sets"}.__getitem__
+)
+if what == "sets":
+    from feature_lens_app.measures import show_measures  # its libraries take longer to load than a page may
+
+    show_measures(opened)
+    raise address.PageEnd
 sides = []
 for column, letter, suffix, default in zip(
     st.columns(2, gap="large"), ("A", "B"), ("", "_b"), (sets[0], (neurons or sets[1:] or sets)[0]), strict=True

@@ -7,7 +7,9 @@ import streamlit as st
 from feature_lens.analysis.dual_tables import dual_headline
 from feature_lens.analysis.dynamics import dynamics_headline, held_dynamics
 from feature_lens.analysis.expansion_tables import LIMITS, best_order, training_of, verdict_on
+from feature_lens.analysis.study.table import study_question, study_sentences
 from feature_lens_app import run_access, views
+from feature_lens_app.words import plain
 
 run = run_access.current().run
 
@@ -26,6 +28,14 @@ st.markdown(
     "$H(x, x') = \\sum_\\mu \\phi_\\mu(x)\\,\\phi_\\mu(x')$). Every feature is ranked at both ends over the same examples as "
     "ordinary neurons; the Overview page says first which kind singles out the classes best, whichever that is."
 )
+
+if sentences := study_sentences(run):
+    views.head("What the study of this network found")
+    st.markdown(f"*{plain(study_question(run))}* {plain(sentences[0])}")
+    views.quiet(
+        "Of every measure the best set of each kind is compared with the best set of effective features, over all seeds; one "
+        "beats another where their intervals lie apart. The Study page has every figure."
+    )
 
 views.head("The dual model")
 st.markdown(

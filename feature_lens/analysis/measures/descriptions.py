@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 
 @dataclass(frozen=True)
 class Measure:
     """One measure: its title, what it is in words, its theme, +1 where more is better, -1 where less is, 0 where neither,
-    and whether it takes part in the comparison of kinds."""
+    whether it takes part in the comparison of kinds, and whether it is of the span of features alone, which random
+    directions have from the set that they are made of."""
 
     title: str
     words: str
     theme: str
     better: int = 0
     compared: bool = False
+    of_span: bool = False
 
 
 _CLASSES, _TOPS, _SPARSITY = "Classes", "Examples shown", "Sparsity"
-_OUTPUTS, _REMOVAL, _SEEDS, _CONCEPTS = "The network's outputs", "Removal", "Other seeds", "Known concepts"
+_OUTPUTS, _REMOVAL, _SEEDS = "The network's outputs", "Removal", "Other seeds"
 
 MEASURES: Final[dict[str, Measure]] = {
     "class_auroc": Measure(
@@ -62,7 +65,7 @@ MEASURES: Final[dict[str, Measure]] = {
     ),
     "energy": Measure("share with 90 % of the energy", "least share of examples with 90 % of a feature's squares", _SPARSITY, -1),
     "kurtosis": Measure("kurtosis", "excess kurtosis of a feature's values; that of a normal distribution is 0", _SPARSITY),
-    "r2": Measure("R2 of the outputs", "R2 of a ridge regression of all outputs on the features", _OUTPUTS, 1, True),
+    "r2": Measure("R2 of the outputs", "R2 of a ridge regression of all outputs on the features", _OUTPUTS, 1, True, True),
     "needed_90": Measure("features to R2 .9", "smallest number of leading features that reach R2 .9", _OUTPUTS, -1),
     "needed_95": Measure("features to R2 .95", "smallest number of leading features that reach R2 .95", _OUTPUTS, -1),
     "pursued_90": Measure(
@@ -75,16 +78,28 @@ MEASURES: Final[dict[str, Measure]] = {
     "matched": Measure(
         "matched correlation", "mean |correlation| of features matched one to one with those of another seed", _SEEDS, 1, True
     ),
-    "span": Measure("overlap of spans", "share of the span that another seed's features span too", _SEEDS, 1, True),
+    "span": Measure("overlap of spans", "share of the span that another seed's features span too", _SEEDS, 1, True, True),
 }  # fmt: skip
 _OF_CONCEPTS: Final[dict[str, Measure]] = {
     "overlap": Measure(
-        "overlap with {}", "share of the span of {} that lies in the span of the features", _CONCEPTS, 1, True
+        "overlap with {}",
+        "share of the span of {} that lies in the span of the features",
+        "Known concepts, in the span",
+        1,
+        True,
+        True,
     ),
     "cosine": Measure(
         "largest cosine with {}",
         "mean over the columns of {} of the largest |cosine| with a feature",
-        _CONCEPTS,
+        "Known concepts, single features",
+        1,
+        True,
+    ),
+    "auroc": Measure(
+        "AUROC of {}",
+        "mean over the properties of {} of the AUROC of the feature (and sign) chosen for each",
+        "Known concepts, single features",
         1,
         True,
     ),
@@ -92,9 +107,16 @@ _OF_CONCEPTS: Final[dict[str, Measure]] = {
 
 
 def measure_of(name: str) -> Measure:
-    """The measure of a column of `set_measures`, 'overlap ' and 'cosine ' with the name of a concept among them."""
+    """The measure of a column of `set_measures`, 'overlap ', 'cosine ' and 'auroc ' with the name of a concept among them."""
     if name in MEASURES:
         return MEASURES[name]
     kind, _, concept = name.partition(" ")
     one = _OF_CONCEPTS[kind]
-    return Measure(one.title.format(concept), one.words.format(concept), one.theme, one.better, one.compared)
+    return replace(one, title=one.title.format(concept), words=one.words.format(concept))
+
+
+def theme_words(names: Sequence[str]) -> str:
+    """What the measures of a theme are, in one text; those of concepts once for all concepts."""
+    fixed = [f"{MEASURES[name].title}: {MEASURES[name].words}" for name in names if name in MEASURES]
+    known = dict.fromkeys(name.partition(" ")[0] for name in names if name not in MEASURES)
+    return "; ".join([*fixed, *(_OF_CONCEPTS[kind].words.format("a concept") for kind in known)]) + "."

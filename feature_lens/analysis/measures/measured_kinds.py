@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from feature_lens.analysis.kinds import LOGITS, Kind, kinds, views_of
 from feature_lens.analysis.measures.alignment import mean_max_cosine, overlap_curve
 from feature_lens.analysis.measures.bootstrap import Figures, Measured, Positions, resampled, shuffled
+from feature_lens.analysis.measures.concept_selectivity import concept_auroc, is_binary
 from feature_lens.analysis.measures.purity import purity_figures
 from feature_lens.analysis.measures.removal import removal_figures
 from feature_lens.analysis.measures.reproduction import Reproduction, pursuit_order
@@ -27,6 +29,7 @@ from feature_lens.run_contents import RunContents
 
 Values = npt.NDArray[np.float64]
 Curve = dict[int, Measured]
+_FEWEST: Final = 3  # examples, out of which one can be left out of a regression with a mean of its own
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class MeasureSettings:
     """
 
     features: int = 64
-    most: int = 256
+    most: int = 128
     shown: int = 16
     draws: int = 200
     shuffles: int = 100
@@ -137,8 +140,10 @@ class _Bench:
     def of(run: RunContents, settings: MeasureSettings) -> _Bench:
         n, halves = len(run.examples), halves_of(run, settings.seed)
         labels = run.examples.labels
-        if labels is not None and min(len(np.unique(labels[part])) for part in (halves.choosing, halves.reporting)) < 2:
-            labels = None
+        if labels is not None:
+            first, second = (np.unique(labels[part]) for part in (halves.choosing, halves.reporting))
+            if min(len(first), len(second)) < 2 or len(np.intersect1d(first, second)) == 0:
+                labels = None
         weights = resampled(n, settings.draws, settings.seed)
         shuffles = shuffled(n, settings.shuffles, settings.seed + 1)
         outputs = np.asarray(run.outputs, dtype=np.float64)
@@ -190,13 +195,17 @@ class _Bench:
         features = values.T.astype(np.float64)
         for concept in self.run.examples.concepts:
             figures[f"cosine {concept.name}"] = mean_max_cosine(features, concept.values, self.weights, self.shuffles)
+            if is_binary(concept.values):
+                figures[f"auroc {concept.name}"] = concept_auroc(
+                    values, concept.values, self.halves, self.weights[:, self.halves.reporting], self.shuffles
+                )
         return figures
 
     def _needed(
         self, kind: Kind, values: npt.NDArray[np.float32], curves: dict[str, Curve], count: int
     ) -> dict[str, Measured]:
         """How many features reproduce the outputs; adds the curves. The outputs reproduce themselves: left out."""
-        if kind.name == LOGITS or not np.isfinite(self.outputs).all():
+        if kind.name == LOGITS or not np.isfinite(self.outputs).all() or len(self.halves.choosing) < _FEWEST:
             return {}
         features, reported = values.T.astype(np.float64), self.weights[:, self.halves.reporting]
         own = Reproduction(features, self.outputs, self.halves, reported)

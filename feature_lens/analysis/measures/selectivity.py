@@ -72,13 +72,15 @@ def selectivity_curve(
     """The names of `SELECTIVITY` to the figure at every count of leading features, in the order of the values (k, n).
 
     class_..: mean over classes, each by the feature chosen for it; feature_..: mean over features, each for the class
-    chosen for it. weights (b, number reported); shuffles (s, n) of all labels, by which everything is chosen again.
-    Cost s k q n + (k + q log k) (b + s) n.
+    chosen for it. Classes are those that both halves have. weights (b, number reported); shuffles (s, n) of all labels,
+    by which everything is chosen again. Cost s k q n + (k + q log k) (b + s) n.
     """
-    classes, codes = np.unique(labels, return_inverse=True)
+    classes = np.intersect1d(labels[halves.choosing], labels[halves.reporting])
+    # Examples of other classes are outside of each of these.
+    codes = np.where(np.isin(labels, classes), np.searchsorted(classes, labels), len(classes))
     labellings = codes[np.vstack([np.arange(len(labels)), shuffles])]
     ranks = average_ranks(values[:, halves.choosing])
-    aurocs = (_aurocs(ranks, one, len(classes)) for one in labellings[:, halves.choosing])
+    aurocs = (_aurocs(ranks, one, len(classes) + 1)[:, :-1] for one in labellings[:, halves.choosing])
     chosen = [
         _Choices(*(np.stack(part) for part in zip(*of_count, strict=True)))
         for of_count in zip(*([_by_feature(one), *(_by_class(one[:c]) for c in counts)] for one in aurocs), strict=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from feature_lens.analysis.kinds import kinds, views_of
+from feature_lens.analysis.kinds import RANDOM, kinds, views_of
 from feature_lens.analysis.measures.alignment import best_matches_of_concept
 from feature_lens.analysis.measures.bootstrap import Measured, pooled, resampled, shuffled
 from feature_lens.analysis.measures.descriptions import MEASURES, measure_of
@@ -29,6 +29,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.run_contents import RunContents
 
 DEFAULT: Final = MeasureSettings()
+_LEVEL: Final = 1e-4
 _HEAD: Final = ("kind", "set", "family")
 
 
@@ -93,14 +94,16 @@ def measured_names(table: pd.DataFrame) -> list[str]:
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:
     """One row per measure by which kinds are compared: measure, family, kind, value of the best kind of a table of
-    `set_measures`; of two that are level, the one that is no effective feature."""
+    `set_measures`. Of kinds that are level (to 1e-4) one that is no effective feature is named, but not random
+    directions where the measure is of a span, which they have from a set."""
     rows = []
-    effective = table["family"].str.startswith("effective")
     for name in measured_names(table):
-        score = table[name] * measure_of(name).better
-        if measure_of(name).compared and score.notna().sum() > 1:
-            level = table.index[score >= score.max() - 1e-12]
-            best = table.loc[min(level, key=lambda row: bool(effective[row]))]
+        measure = measure_of(name)
+        score = table[name] * measure.better
+        if measure.compared and score.notna().sum() > 1:
+            level = table[score >= score.max() - _LEVEL]
+            last = [one.startswith("effective") + 2 * (one == RANDOM and measure.of_span) for one in level["family"]]
+            best = level.iloc[int(np.argmin(last))]
             rows.append({"measure": name, "family": best["family"], "kind": best["kind"], "value": best[name]})
     return pd.DataFrame(rows, columns=["measure", "family", "kind", "value"])
 
@@ -115,11 +118,14 @@ def measures_sentence(table: pd.DataFrame) -> str:
     for family, name in zip(found["family"], found["measure"], strict=True):
         best.setdefault(str(family), []).append(measure_of(name).title)
     ordered = sorted(best, key=lambda family: (family.startswith("effective"), -len(best[family]), family))
-    none = "; effective features by none" if not any(family.startswith("effective") for family in ordered) else ""
-    if len(found) == 1:
-        return f"Best by {measure_of(found['measure'].item()).title}: {ordered[0]}{none}."
-    parts = [f"{family} by {len(best[family])} ({', '.join(best[family])})" for family in ordered]
-    return f"Best of {len(found)} measures: {'; '.join(parts)}{none}."
+    parts = [f"{len(best[family])} ({', '.join(best[family])})" for family in ordered]
+    said = [
+        f"{ordered[0]} are best by {parts[0]}",
+        *(f"{a} by {b}" for a, b in zip(ordered[1:], parts[1:], strict=True)),
+    ]
+    if not any(family.startswith("effective") for family in ordered):
+        said.append("effective features by none")
+    return f"Of {len(found)} measure{'' if len(found) == 1 else 's'}, {'; '.join(said)}."
 
 
 def _pooled(runs: RunContents | Sequence[RunContents], settings: MeasureSettings) -> list[MeasuredKind]:
@@ -181,7 +187,9 @@ def _stability(runs: Sequence[RunContents], name: str, settings: MeasureSettings
 def _names(measured: Sequence[MeasuredKind]) -> list[str]:
     """All measures of any kind, those of `MEASURES` first and in their order."""
     seen = dict.fromkeys(name for one in measured for name in one.figures)
-    return [name for name in MEASURES if name in seen] + sorted(name for name in seen if name not in MEASURES)
+    return [name for name in MEASURES if name in seen] + sorted(
+        (name for name in seen if name not in MEASURES), key=lambda name: name.split(" ")[0]
+    )
 
 
 def _column_names(name: str) -> tuple[str, ...]:
@@ -195,5 +203,5 @@ def _head(one: MeasuredKind) -> dict[str, Any]:
 def _figures(figure: Measured, settings: MeasureSettings, name: str, before: str) -> dict[str, float]:
     value, low, high = figure.interval(settings.level)
     null, bar = figure.null_figures()
-    ends = {"low": low, "high": high if np.isfinite(high) else np.nan, "null": null, "null_99": bar}
-    return {name: value} | {f"{before}{part}": end for part, end in ends.items()}
+    ends = {"low": low, "high": high, "null": null, "null_99": bar}
+    return {name: value} | {f"{before}{part}": end if np.isfinite(end) else np.nan for part, end in ends.items()}

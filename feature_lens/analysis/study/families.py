@@ -18,3 +18,11 @@ FAMILIES: Final = (EFFECTIVE, NEURONS, LOGITS, PCA, OTHER, SPARSE, RANDOM, UNTRA
 CONTROLS: Final = (NEURONS, LOGITS, PCA, SPARSE, RANDOM, UNTRAINED, SHUFFLED)
 # If one of these wins, the first sentence says so.
 FIRST_NAMED: Final = (NEURONS, LOGITS, RANDOM)
+# Effective features in the accent colour; what they are held against in black, greys and the colours of classes.
+COLOURS: Final = dict(
+    zip(
+        FAMILIES,
+        ("#2F6DB5", "#222428", "#D55E00", "#E69F00", "#B8BCC4", "#CC79A7", "#009E73", "#8A8F98", "#56B4E9"),
+        strict=True,
+    )
+)

@@ -12,16 +12,8 @@ from matplotlib.figure import Figure
 
 from feature_lens.analysis.measures.descriptions import measure_of
 from feature_lens.analysis.measures.set_measures import measured_names
-from feature_lens.analysis.study.families import EFFECTIVE, FAMILIES
+from feature_lens.analysis.study.families import COLOURS, EFFECTIVE
 
-# Effective features in the accent colour; what they are held against in greys and the colours of classes.
-COLOURS: Final = dict(
-    zip(
-        FAMILIES,
-        ("#2F6DB5", "#222428", "#D55E00", "#E69F00", "#B8BCC4", "#CC79A7", "#009E73", "#8A8F98", "#56B4E9"),
-        strict=True,
-    )
-)
 _QUIET: Final = "#6B6F76"
 _ROW: Final = 0.2  # inches
 

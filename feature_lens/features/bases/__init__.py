@@ -11,6 +11,7 @@ from feature_lens.features.bases.dictionary import Dictionary
 from feature_lens.features.bases.directions import Directions
 from feature_lens.features.bases.eigen import Eigen
 from feature_lens.features.bases.ica import Ica
+from feature_lens.features.bases.layerwise import Layerwise
 from feature_lens.features.bases.learnt import Learnt
 from feature_lens.features.bases.nmf import Nmf
 from feature_lens.features.bases.pca import Pca
@@ -28,6 +29,7 @@ __all__ = [
     "Directions",
     "Eigen",
     "Ica",
+    "Layerwise",
     "Learnt",
     "Nmf",
     "Pca",

@@ -10,7 +10,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, of_tensors
 from feature_lens.features.bases.gaps import count_by_ratio
-from feature_lens.features.bases.kernel_basis import KernelBasis, initial_twin
+from feature_lens.features.bases.kernel_basis import AgainstInitial, initial_twin
 from feature_lens.features.bases.spectral import degenerate_groups, group_stability, score_words
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
@@ -76,7 +76,7 @@ def _falling(symmetric: Matrix) -> tuple[Matrix, Matrix]:
 
 
 @BASES.register("deflated")
-class Deflated(KernelBasis):
+class Deflated(AgainstInitial):
     """Eigen features of P H P, H the kernel of the design, P the projector that takes out the leading eigenvectors of
     the initial kernel: what training added, where the leading features of the trained kernel are the geometry of the
     inputs, which was there before.

@@ -10,7 +10,7 @@ import scipy.linalg
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, of_tensors
-from feature_lens.features.bases.kernel_basis import KernelBasis, initial_twin
+from feature_lens.features.bases.kernel_basis import AgainstInitial, initial_twin
 from feature_lens.features.design import DesignMatrix, Matrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.registry import unknown_name
@@ -19,7 +19,7 @@ Method = Literal["ratio", "difference"]
 
 
 @BASES.register("learnt")
-class Learnt(KernelBasis):
+class Learnt(AgainstInitial):
     """Functions in which the effective kernel outweighs the initial one most, both divided by their traces.
 
     method "ratio": the generalised eigenproblem H' v = w (H0' + rho / r) v, H' = H / tr H, r rows; "difference":

@@ -18,7 +18,7 @@ _SWEEPS = 1000
 class Nmf(Combination):
     """scikit-learn's NMF of activations: each example a sum, with weights >= 0, of k parts >= 0 of unit length.
 
-    n_components: k; 32 without, at most as many as units and fitted examples. Needs activations >= 0 on all examples,
+    n_components: k; 32 without, at most the rank of the fitted activations. Needs activations >= 0 on all examples,
     such as those after a ReLU. Activation of a feature: the weight of its part. Cost: up to 1,000 sweeps of n m k.
     """
 
@@ -38,7 +38,13 @@ class Nmf(Combination):
             )
 
     def _learn(self, rows: Matrix, about_mean: bool) -> None:
-        k = self.n_components or min(32, *rows.shape)
+        # More parts than the rank, as where units are dead, make scikit-learn's start a division of zero by zero.
+        rank = int(np.linalg.matrix_rank(rows))
+        if rank == 0:
+            raise SettingsError(
+                "Non-negative factors need activations, but all of them are zero; choose another layer."
+            )
+        k = min(self.n_components or 32, rank)
         self._model = NMF(k, init="nndsvda", max_iter=_SWEEPS, random_state=self.random_state)
         with until_steps_end():
             self._model.fit(rows)

@@ -1,0 +1,26 @@
+"""Superposition: whether effective features show more features than there are hidden units."""
+
+from feature_lens.analysis.study.families import EFFECTIVE
+from feature_lens.studies.study import BASELINES, STUDIES, Contender, Study
+
+STUDIES.register("superposition")(
+    Study(
+        question="Does the kernel of a network that squeezes 50 features through 10 units show them one by one?",
+        net="superposition",
+        components=50,
+        contenders=(
+            *(
+                Contender(spec, EFFECTIVE)
+                for spec in (
+                    "eigen/squares",
+                    "eigen/flattened",
+                    "unit/flattened",
+                    "deflated/trace",
+                    "unit_blocks/trace",
+                    "varimax/trace",
+                )
+            ),
+            *BASELINES,
+        ),
+    )
+)

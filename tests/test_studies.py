@@ -1,0 +1,216 @@
+"""Studies: complete tables over seeds, answers that their figures support, and work that is not done twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from feature_lens.analysis import open_run, table_rows
+from feature_lens.analysis.measures.measured_kinds import measured_kinds
+from feature_lens.analysis.study.answer import answer, verdicts
+from feature_lens.analysis.study.families import CONTROLS, EFFECTIVE, LOGITS, NEURONS, OTHER, PCA, RANDOM, SHUFFLED
+from feature_lens.analysis.study.figure import study_figure
+from feature_lens.analysis.study.table import study_sentences
+from feature_lens.analysis.tables import TableRequest
+from feature_lens.analysis.torus import mode_correlations, modes
+from feature_lens.errors import OutputError, SettingsError
+from feature_lens.examples import Examples, Modality
+from feature_lens.feature_set import FeatureSet, ranking_columns
+from feature_lens.networks.zoo import ZOO, Digits
+from feature_lens.ranking import rank_values
+from feature_lens.studies import STUDIES, Contender, Study, seed_run
+from feature_lens.studies.outcome import measure_settings
+from feature_lens.studies.running import run_studies
+from feature_lens.studies.study import BASELINES
+from feature_lens.studies.waves import wave_table
+
+
+@dataclass(frozen=True)
+class _Few(Digits):
+    """A small net on every twelfth digit."""
+
+    widths: tuple[int, ...] = (64, 6, 10)
+    epochs: int = 100
+
+    def examples(self) -> Examples:
+        return super().examples().on(np.arange(0, 1797, 12))
+
+
+# Fits of NMF, ICA and dictionaries are tested elsewhere.
+_FEW = tuple(one for one in BASELINES if one.family != OTHER)
+TINY = Study(
+    question="Is anything to be seen?",
+    net="few",
+    contenders=(Contender("eigen/trace", EFFECTIVE), Contender("deflated/trace", EFFECTIVE), *_FEW),
+    components=6,
+    seeds=(0, 1),
+    draws=20,
+    keep=4,
+)
+
+
+@pytest.fixture(scope="module")
+def registered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ZOO._entries, "few", _Few)
+        patch.setitem(STUDIES._entries, "tiny", TINY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("studies")
+    paths = run_studies(["tiny"], made, workers=1)["tiny"]
+    assert [path.name for path in paths] == ["tiny.h5", "tiny.csv", "tiny.png", "tiny.md"]
+    return made
+
+
+def test_every_registered_study_is_complete() -> None:
+    assert {"digits", "modular-mlp"} <= set(STUDIES)
+    for study in STUDIES.values():
+        assert study.net in ZOO
+        assert len(study.seeds) >= 3
+
+
+def test_a_study_without_a_control_is_refused() -> None:
+    for family in set(CONTROLS) - {LOGITS}:
+        with pytest.raises(SettingsError, match=f"incomplete without {family}"):
+            replace(TINY, contenders=tuple(one for one in TINY.contenders if one.family != family))
+    with pytest.raises(SettingsError, match="all different"):
+        replace(TINY, seeds=(1, 1))
+    with pytest.raises(SettingsError, match="A set competes as one of"):
+        Contender("eigen/trace", "best")
+
+
+def test_the_table_holds_means_over_seeds_of_every_set(folder: Path) -> None:
+    runs = [open_run(folder / f"tiny_seed_{seed}.h5") for seed in TINY.seeds]
+    table = pd.read_csv(folder / "tiny.csv").fillna({"set": ""})
+    assert set(CONTROLS) | {EFFECTIVE} <= set(table["family"])
+    assert set(table.loc[: table["family"].eq(EFFECTIVE).sum() - 1, "family"]) == {EFFECTIVE}  # first
+    settings = measure_settings(TINY)
+    single = [{one.kind.name: one for one in measured_kinds(run, settings)} for run in runs]
+    for row in table.to_dict("records"):
+        both = [of_seed[row["kind"]].figures for of_seed in single]
+        for measure in ("class_auroc", "hoyer", "r2"):
+            if all(measure in figures for figures in both):
+                wanted = np.mean([figures[measure].value for figures in both])
+                assert row[measure] == pytest.approx(wanted, abs=1e-12, nan_ok=True), (row["kind"], measure)
+                assert not row[f"{measure}_low"] > row[f"{measure}_high"]
+    logits = table[table["family"] == LOGITS].iloc[0]
+    assert logits["class_auroc"] > table.loc[table["family"] == RANDOM, "class_auroc"].max()
+    shuffled = table[table["family"] == SHUFFLED]
+    assert shuffled["set"].str.startswith("shuffled_").all()
+    for run in runs:
+        run.close()
+
+
+def test_the_run_of_a_study_holds_its_table_and_answer(folder: Path) -> None:
+    table = pd.read_csv(folder / "tiny.csv").fillna({"set": ""})
+    with open_run(folder / "tiny.h5") as run:
+        kept = table_rows(run, TableRequest("study"))
+        pd.testing.assert_frame_equal(kept, table, check_dtype=False, rtol=1e-12)
+        seeds = table_rows(run, TableRequest("study_seeds"))
+        assert set(seeds["seed"]) == set(TINY.seeds)
+        sentences = study_sentences(run)
+        assert "direction" not in run.sets["shuffled_eigen_trace"]
+        assert run.provenance.settings["study"]["question"] == TINY.question
+    assert (folder / "tiny.md").read_text() == "\n\n".join([f"# {TINY.question}", *sentences]) + "\n"
+    assert (folder / "tiny.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a seed was made again")
+
+    monkeypatch.setattr(seed_run, "seed_contents", fail)
+    run_studies(["tiny"], folder, workers=1)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setitem(STUDIES._entries, "tiny", dataclasses.replace(TINY, keep=3))
+    with pytest.raises(OutputError, match="made by another version of the study 'tiny'"):
+        run_studies(["tiny"], folder, workers=1)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(SettingsError, match=r"No study is called 'tinny'.*Did you mean 'tiny'"):
+        run_studies(["tinny"], folder)
+
+
+def _row(
+    kind: str, family: str, auroc: tuple[float, float, float], needed: tuple[float, float, float]
+) -> dict[str, object]:
+    row: dict[str, object] = {"kind": kind, "set": kind, "family": family, "features": 4}
+    for name, three in (("class_auroc", auroc), ("pursued_90", needed)):
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), three, strict=True))
+        row |= {f"{name}_null": np.nan, f"{name}_null_99": np.nan}
+    return row
+
+
+def test_the_first_sentence_names_neurons_logits_and_random_directions_where_they_win() -> None:
+    own = _row("eigen", EFFECTIVE, (0.8, 0.75, 0.85), (9, 8, 10))
+    worse = _row("worse", EFFECTIVE, (0.7, 0.6, 0.8), (20, 19, 21))
+    neurons = _row("layer", NEURONS, (0.9, 0.86, 0.95), (12, 11, 13))
+    pca = _row("pca", PCA, (0.86, 0.84, 0.88), (7, 6, 7.5))
+    table = pd.DataFrame([own, worse, neurons, pca])
+    first = answer(table, "toys")[0]
+    assert first == (
+        "On toys, neurons beat the best effective features on 1 of 2 measures (AUROC by class), and other baselines do on "
+        "1 more."
+    )
+    one, two = verdicts(table)
+    assert ([best.family for best in one.beaten_by], one.wins, one.own.title) == ([NEURONS], False, "eigen")
+    assert ([best.family for best in two.beaten_by], two.wins) == ([PCA], False)
+    assert answer(table.drop(index=2), "toys")[0] == (
+        "On toys, PCA of activations beat the best effective features on 1 of 2 measures (features to R2 .9 by pursuit); "
+        "not told apart from the best other set on 1."
+    )
+
+
+def test_effective_features_win_only_where_intervals_lie_apart() -> None:
+    own = _row("eigen", EFFECTIVE, (0.9, 0.88, 0.92), (5, 4, 6))
+    near = _row("layer", NEURONS, (0.87, 0.85, 0.89), (8, 7, 9))
+    table = pd.DataFrame([own, near])
+    found = verdicts(table)
+    assert [one.wins for one in found] == [False, True]
+    said = answer(table, "toys")
+    assert said[0] == (
+        "On toys, effective features are beaten on none of 2 measures; they are ahead of every other set on 1 and not told "
+        "apart from the best other set on 1."
+    )
+    assert said[2].startswith(
+        "Features to R2 .9 by pursuit: the best effective features (eigen, 5, 4 to 6) are ahead of all"
+    )
+    assert answer(table[table["family"] == EFFECTIVE], "toys") == [
+        "On toys nothing was measured of effective features and of another set alike."
+    ]
+    level = pd.DataFrame([own, _row("layer", NEURONS, (0.89, 0.87, 0.91), (5, 4, 6))])
+    assert "are not told apart from the best other set on any of 2 measures" in answer(level, "toys")[0]
+    assert study_figure(table, "toys").startswith(b"\x89PNG")
+
+
+def test_waves_are_counted_in_features_that_are_waves() -> None:
+    modulus = 7
+    pairs = np.stack(np.divmod(np.arange(modulus**2), modulus), axis=1)
+    made = synthetic.contents(modulus**2, "tokens")
+    sums, differences = (modes(pairs, modulus, family) for family in ("a + b", "a - b"))
+    mixed = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
+    values = np.concatenate([(sums @ mixed).T, differences[:, :2].T, np.ones((1, modulus**2))]).astype(np.float32)
+    columns = ranking_columns(rank_values(values[:, None], made.examples.ids, 4))
+    order = np.arange(len(values), dtype=np.int32)
+    card = replace(made.sets["neurons"].card, title="Waves")
+    waves = FeatureSet("waves", ("activation",), card, {**columns, "values": values[:, None], "order": order})
+    examples = replace(made.examples, inputs=pairs, modality=Modality("pair", (modulus, modulus)))
+    found = wave_table(replace(made, examples=examples, sets={"waves": waves}))
+    (row,) = found[found["kind"] == "Waves"].to_dict("records")
+    assert row["a + b"] == pytest.approx(1)
+    assert row["a - b"] == pytest.approx(1 / 3)
+    # The difference's first frequency is followed, the sum's are mixed over frequencies.
+    singles = [mode_correlations(values[:6].T.astype(float), pairs, modulus, "a + b").max(axis=0)]
+    assert row["followed"] == 1 + int((np.concatenate(singles) >= 0.9).sum())
+    assert row["by_chance"] == pytest.approx(8 / (modulus**2 - 1))
