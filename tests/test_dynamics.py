@@ -133,6 +133,7 @@ def test_every_figure_against_dense_kernels_and_numpy(
         known = np.asarray(examples.inputs)[:, :2]
         known = np.linalg.qr(known - known.mean(axis=0))[0]
         np.testing.assert_allclose(concepts["overlap"][at], np.square(inside.T @ known).sum() / 2, atol=1e-8)
+        np.testing.assert_allclose(concepts["chance"][at], 4 / (N - 1))
     spectrum = tables["dynamics_spectrum"].arrays()
     own_values = spectrum["eigenvalue"][spectrum["step"] == 5]
     np.testing.assert_allclose(own_values, np.linalg.eigvalsh(fitted[5])[::-1][: len(own_values)], atol=1e-10)

@@ -96,6 +96,7 @@ def test_the_notes_say_where_concepts_and_regressions_stand() -> None:
             "step": np.repeat(STEP, 2),
             "concept": np.array(["known", "still"] * 5),
             "overlap": np.ravel([[value, 0.2] for value in LATE]),
+            "chance": np.full(10, 0.03),
         },
     )
     run = replace(run, tables={**run.tables, "dynamics_concepts": concepts})
@@ -103,7 +104,7 @@ def test_the_notes_say_where_concepts_and_regressions_stand() -> None:
         "The leading eigenspace holds 10% of what training added to the kernel at the first step and 100% at the last, and "
         "passes half of the way between steps 0 and 1, before held-out accuracy.",
         "The leading eigenspace holds 10% of the concept 'known' at the first step and 100% at the last, and passes half of "
-        "the way between steps 10 and 100, in the same interval as held-out accuracy.",
+        "the way between steps 10 and 100, in the same interval as held-out accuracy; chance gives 3%.",
         "The overlap of the leading eigenspace with the concept 'still' hardly changes.",
         "As a regression, the kernel of step 1,000 learns labels no better than that of step 0: held-out accuracy 0.5 "
         "against 0.5, where the network itself ends at 1.",

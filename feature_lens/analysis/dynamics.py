@@ -137,7 +137,8 @@ def dynamics_notes(run: RunContents) -> list[str]:
                 notes.append(f"The overlap of the leading eigenspace with the concept '{name}' hardly changes.")
             else:
                 what = f"the concept '{name}'"
-                notes.append(f"{_overlap(what, found)}{_against(found, fit)}.")
+                chance = f"{float(own['chance'].iloc[0]):.0%}"
+                notes.append(f"{_overlap(what, found)}{_against(found, fit)}; chance gives {chance}.")
     if "accuracy_from_labels" in table and "accuracy_held_out" in table:
         first, last = table.iloc[0], table.iloc[-1]
         better = float(last["accuracy_from_labels"]) - float(first["accuracy_from_labels"])

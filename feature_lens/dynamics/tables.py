@@ -70,6 +70,7 @@ def dynamics_tables(
         first = Step.of(min(steps), steps[min(steps)], examples, memory)
         last = Step.of(max(steps), steps[max(steps)], examples, memory)
         space = _Space.between(first, last, settings.dimension)
+        chance = min(1.0, space.dimension / max(1, len(examples) - 1))
         histories = [_Followed(final, chosen) for final in finals]
         figures: Rows = []
         spectrum: Rows = []
@@ -80,7 +81,7 @@ def dynamics_tables(
             figures.append({"step": number, **_figures(step, first, last, space)})
             spectrum += _spectrum(step, settings.eigenvalues)
             concepts += [
-                {"step": number, "concept": name, "alignment": aligned, "overlap": share}
+                {"step": number, "concept": name, "alignment": aligned, "overlap": share, "chance": chance}
                 for name, aligned, share in concept_figures(step, space.dimension)
             ]
             for history in histories:
@@ -209,7 +210,7 @@ def _tables(
             "Concepts in the kernel, step by step",
             _columns(concepts),
             f"Alignment of the centred kernel of {n:,} examples, summed over outputs, and share of the concept within "
-            f"{space.words}; chance gives {space.dimension / (n - 1):.2g} of that share.",
+            f"{space.words}, beside what chance gives.",
         )
     rows = [row for history in histories for row in history.rows]
     if rows:
