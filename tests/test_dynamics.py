@@ -133,6 +133,7 @@ def test_every_figure_against_dense_kernels_and_numpy(
         known = np.asarray(examples.inputs)[:, :2]
         known = np.linalg.qr(known - known.mean(axis=0))[0]
         np.testing.assert_allclose(concepts["overlap"][at], np.square(inside.T @ known).sum() / 2, atol=1e-8)
+        np.testing.assert_allclose(concepts["chance"][at], 4 / (N - 1))
     spectrum = tables["dynamics_spectrum"].arrays()
     own_values = spectrum["eigenvalue"][spectrum["step"] == 5]
     np.testing.assert_allclose(own_values, np.linalg.eigvalsh(fitted[5])[::-1][: len(own_values)], atol=1e-10)
@@ -232,12 +233,12 @@ def test_a_degenerate_group_is_followed_as_a_space_and_a_chain_may_end() -> None
     assert fewer.matched[3] == -1
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("options", ["", "+centred", "+cosine", "+centred+cosine"])
 def test_the_history_of_a_run_is_that_of_its_eigen_features(
-    trained: tuple[Network, dict[int, Params]], centred: bool
+    trained: tuple[Network, dict[int, Params]], options: str
 ) -> None:
     network, snapshots = trained
-    sets = (SetSettings("eigen", "trace", n_components=3, centred=centred), SetSettings("eigen", n_components=3))
+    sets = (SetSettings.parsed(f"eigen/trace{options}", n_components=3), SetSettings("eigen", n_components=3))
     settings = ExtractSettings(sets=sets, neurons=())
     run = compute_run(network, _examples(), settings, progress=False, snapshots=snapshots)
     name = sets[0].title()
@@ -278,6 +279,7 @@ def test_many_examples_are_thinned_and_a_run_without_split_or_start_has_dynamics
         np.testing.assert_array_equal(thin["dynamics"].arrays()[name], column, err_msg=name)
     assert "loss_all" in whole["dynamics"].columns
     assert "r2_from_outputs" not in whole["dynamics"].columns
+    assert "of 24 examples 10, evenly spread" in thin["dynamics"].text
     assert len(thin["dynamics_spectrum"]) == 3 * 4
     assert len(thin["feature_history"]) == 3 * 2
 

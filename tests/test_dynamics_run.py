@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import synthetic
 import test_app
+from feature_lens_app.words import safe
 from test_app import Opener, fine, texts
 from test_dynamics import STEPS, _examples, _trained
 
@@ -69,10 +70,10 @@ def test_the_first_sentence_says_what_came_first() -> None:
     assert dynamics_headline(grokking) == (
         "Held-out accuracy passes half of its rise (0.1 to 1) between steps 10 and 100, long after training accuracy "
         "(between steps 0 and 1). The kernel comes half way to its final shape before that, between steps 0 and 1: "
-        "features change first, and accuracy follows."
+        "features change first, and held-out accuracy follows."
     )
     lazy = _with(step=STEP, accuracy_held_out=EARLY, centred_distance_from_final=[1 - value for value in LATE])
-    assert "after that, between steps 10 and 100: accuracy does not wait" in dynamics_headline(lazy)
+    assert "after that, between steps 10 and 100: held-out accuracy does not wait" in dynamics_headline(lazy)
     at_once = _with(step=STEP, accuracy_held_out=EARLY, centred_distance_from_final=AWAY)
     assert "in the same interval: snapshots are too far apart" in dynamics_headline(at_once)
     fixed = _with(step=STEP, loss_all=AWAY, centred_distance_from_final=[0.0] * 5)
@@ -95,15 +96,16 @@ def test_the_notes_say_where_concepts_and_regressions_stand() -> None:
             "step": np.repeat(STEP, 2),
             "concept": np.array(["known", "still"] * 5),
             "overlap": np.ravel([[value, 0.2] for value in LATE]),
+            "chance": np.full(10, 0.03),
         },
     )
     run = replace(run, tables={**run.tables, "dynamics_concepts": concepts})
     assert dynamics_notes(run) == [
         "The leading eigenspace holds 10% of what training added to the kernel at the first step and 100% at the last, and "
         "passes half of the way between steps 0 and 1, before held-out accuracy.",
-        "The leading eigenspace holds 10% of known at the first step and 100% at the last, and passes half of the way "
-        "between steps 10 and 100, in the same interval as held-out accuracy.",
-        "The overlap of the leading eigenspace with still hardly changes.",
+        "The leading eigenspace holds 10% of the concept 'known' at the first step and 100% at the last, and passes half of "
+        "the way between steps 10 and 100, in the same interval as held-out accuracy; chance gives 3%.",
+        "The overlap of the leading eigenspace with the concept 'still' hardly changes.",
         "As a regression, the kernel of step 1,000 learns labels no better than that of step 0: held-out accuracy 0.5 "
         "against 0.5, where the network itself ends at 1.",
     ]
@@ -163,7 +165,7 @@ def test_the_pages_show_it_and_its_absence_says_what_to_do(app: Opener, path: Pa
         sentences = history_sentences(run, "eigen_trace", 1)
     shown = texts(fine(app("dynamics", path)))
     assert headline in shown
-    assert all(note in shown for note in notes)
+    assert all(safe(note) in shown for note in notes)
     for title in ("Fit", "Kernel", "Leading eigenspace", "Dual model"):
         assert f">{title}</h2>" in shown
     linear = app("dynamics", path, axis="linear")

@@ -214,8 +214,6 @@ PUBLIC = {
     "feature_lens.networks": "Network load_checkpoint",
     "feature_lens.networks.zoo": """
         ZOO Digits LanguageModel Linear Mnist ModularAddition ModularTransformer Superposition Training ZooNet
-    """"
-        ZOO Digits LanguageModel Linear Mnist ModularAddition Superposition Training ZooNet
     """,
     "feature_lens.features.bases": """
         BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Sketch Unit

@@ -108,15 +108,14 @@ def spectra(table: pd.DataFrame, steps: Sequence[int]) -> Any:
 
 
 def _ticks(values: pd.Series) -> alt.Axis:
-    """Ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 of each where there are few of these."""
+    """Ticks of a logarithmic axis: powers of ten where there are three or more, else 1, 2 and 5 of each, else a few."""
     low, high = float(values.min()), float(values.max())
-    powers = [power for power in range(-30, 31) if low <= 10.0**power <= high]
+    powers = [10.0**power for power in range(-30, 31) if low <= 10.0**power <= high]
     if len(powers) >= 3:
-        every = -(-len(powers) // 7)
-        return alt.Axis(format="~g", values=[10.0**power for power in powers[::every]])
-    return alt.Axis(
-        format="~g", values=[k * 10.0**p for p in range(-30, 31) for k in (1, 2, 5) if low <= k * 10.0**p <= high]
-    )
+        return alt.Axis(format="~g", values=powers[:: -(-len(powers) // 7)])
+    fine = [k * 10.0**power for power in range(-30, 31) for k in (1, 2, 5) if low <= k * 10.0**power <= high]
+    few = [float(f"{low * (high / low) ** (place / 3):.2g}") for place in range(4)]
+    return alt.Axis(format="~g", values=fine if len(fine) >= 3 else few)
 
 
 def _ends(domain: Sequence[float] | None) -> dict[str, Any]:

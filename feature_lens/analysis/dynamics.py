@@ -21,14 +21,14 @@ TITLES: Final = {
 }
 # What says how well the network does, in the order of preference, and how it is called.
 _FITS: Final = {
-    "accuracy_held_out": "Held-out accuracy",
-    "accuracy_training": "Training accuracy",
-    "accuracy_all": "Accuracy",
-    "r2_held_out": "Held-out R2",
-    "r2_training": "Training R2",
+    "accuracy_held_out": "held-out accuracy",
+    "accuracy_training": "training accuracy",
+    "accuracy_all": "accuracy",
+    "r2_held_out": "held-out R2",
+    "r2_training": "training R2",
     "r2_all": "R2",
-    "loss_all": "The loss",
-    "loss_training": "The training loss",
+    "loss_all": "the loss",
+    "loss_training": "the training loss",
 }
 # From here on a feature is said to be the same as the final one; what lies in a span is said to be there.
 _SAME: Final = 0.9
@@ -106,8 +106,8 @@ def dynamics_headline(run: RunContents) -> str:
         )
     words, found = fit
     rise = "rise" if found.last > found.first else "fall"
-    said = f"{words} passes half of its {rise} ({_short(found.first)} to {_short(found.last)}) {found.words}"
-    training = crossing(table, "accuracy_training") if words == "Held-out accuracy" else None
+    said = f"{words[0].upper()}{words[1:]} passes half of its {rise} ({_short(found.first)} to {_short(found.last)}) {found.words}"
+    training = crossing(table, "accuracy_training") if words == "held-out accuracy" else None
     if training is not None and found.than(training) == "after":
         long = "long " if found.before >= 2 * training.after else ""
         said += f", {long}after training accuracy ({training.words})"
@@ -115,8 +115,8 @@ def dynamics_headline(run: RunContents) -> str:
         return f"{said}. The kernel hardly changes its shape."
     order = kernel.than(found)
     when, meaning = {
-        "before": (f"before that, {kernel.words}", "features change first, and accuracy follows"),
-        "after": (f"after that, {kernel.words}", "accuracy does not wait for the features that the network ends with"),
+        "before": (f"before that, {kernel.words}", f"features change first, and {words} follows"),
+        "after": (f"after that, {kernel.words}", f"{words} does not wait for the features that the network ends with"),
     }.get(order, (order.removesuffix(" as"), "snapshots are too far apart to say which comes first"))
     return f"{said}. The kernel comes half way to its final shape {when}: {meaning}."
 
@@ -134,9 +134,11 @@ def dynamics_notes(run: RunContents) -> list[str]:
         for name, own in concepts.groupby("concept", sort=False):
             found = crossing(own, "overlap")
             if found is None:
-                notes.append(f"The overlap of the leading eigenspace with {name} hardly changes.")
+                notes.append(f"The overlap of the leading eigenspace with the concept '{name}' hardly changes.")
             else:
-                notes.append(f"{_overlap(str(name), found)}{_against(found, fit)}.")
+                what = f"the concept '{name}'"
+                chance = f"{float(own['chance'].iloc[0]):.0%}"
+                notes.append(f"{_overlap(what, found)}{_against(found, fit)}; chance gives {chance}.")
     if "accuracy_from_labels" in table and "accuracy_held_out" in table:
         first, last = table.iloc[0], table.iloc[-1]
         better = float(last["accuracy_from_labels"]) - float(first["accuracy_from_labels"])
@@ -157,7 +159,7 @@ def _overlap(what: str, found: Crossing) -> str:
 
 
 def _against(found: Crossing, fit: tuple[str, Crossing] | None) -> str:
-    return "" if fit is None else f", {found.than(fit[1])} {fit[0][0].lower()}{fit[0][1:]}"
+    return "" if fit is None else f", {found.than(fit[1])} {fit[0]}"
 
 
 def feature_history(run: RunContents, set_name: str, feature: int) -> pd.DataFrame:

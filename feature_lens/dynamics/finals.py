@@ -16,12 +16,14 @@ from feature_lens.features.effective import EffectiveFeatures
 @dataclass(frozen=True)
 class FinalFeatures:
     """Features of the trained network whose history is wanted: those of an eigen set of all parameters, summed over
-    outputs. values (n, k) on the examples, groups (k,) of near-degenerate ones; centred: as the set was fitted."""
+    outputs. values (n, k) on the examples, groups (k,) of near-degenerate ones; centred, cosine: as the set
+    was fitted."""
 
     name: str
     values: npt.NDArray[np.floating] = field(repr=False)
     groups: npt.NDArray[np.integer] = field(repr=False)
     centred: bool = False
+    cosine: bool = False
 
     @classmethod
     def of_set(cls, built: FeatureSet, design: DesignMatrix, basis: Basis) -> FinalFeatures | None:
@@ -31,4 +33,4 @@ class FinalFeatures:
         whole = design.parameters.names == design.network.parameters.names
         if (design.at, design.reduction.name, whole) != ("effective", "trace", True):
             return None
-        return cls(built.name, built.read("values")[:, 0].T, built.read("group"), basis.centred)
+        return cls(built.name, built.read("values")[:, 0].T, built.read("group"), basis.centred, basis.cosine)

@@ -23,7 +23,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.bases.deflated import Deflation, deflate
 from feature_lens.features.design import MEMORY, Matrix, one_thread
-from feature_lens.features.kernel_comparison import subspace_overlap
+from feature_lens.features.kernel_comparison import centred, subspace_overlap, unit_rows
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 
@@ -62,7 +62,7 @@ def dynamics_tables(
     few = min(settings.most_examples, settings.eigenvalues, 1 if settings.dimension is None else settings.dimension)
     if few < 1:
         raise SettingsError(f"Numbers of examples, eigenvalues and dimensions are at least 1, but {few} came.")
-    chosen = np.arange(len(examples))
+    chosen, n_all = np.arange(len(examples)), len(examples)
     if len(examples) > settings.most_examples:
         chosen = np.linspace(0, len(examples) - 1, settings.most_examples).astype(np.int64)
         examples = examples.on(chosen)
@@ -70,6 +70,7 @@ def dynamics_tables(
         first = Step.of(min(steps), steps[min(steps)], examples, memory)
         last = Step.of(max(steps), steps[max(steps)], examples, memory)
         space = _Space.between(first, last, settings.dimension)
+        chance = min(1.0, space.dimension / max(1, len(examples) - 1))
         histories = [_Followed(final, chosen) for final in finals]
         figures: Rows = []
         spectrum: Rows = []
@@ -80,13 +81,13 @@ def dynamics_tables(
             figures.append({"step": number, **_figures(step, first, last, space)})
             spectrum += _spectrum(step, settings.eigenvalues)
             concepts += [
-                {"step": number, "concept": name, "alignment": aligned, "overlap": share}
+                {"step": number, "concept": name, "alignment": aligned, "overlap": share, "chance": chance}
                 for name, aligned, share in concept_figures(step, space.dimension)
             ]
             for history in histories:
                 history.back(step, step is last)
             watch(number)
-    return _tables(figures, spectrum, concepts, histories, space, examples)
+    return _tables(figures, spectrum, concepts, histories, space, examples, n_all)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class _Followed:
     def back(self, step: Step, is_last: bool) -> None:
         """One step back; the last is that of the features themselves."""
         k = self._values.shape[1]
-        values, features = self._centred(step, k) if self.final.centred else (step.spectrum, step.activations(k))
+        values, features = self._features(step, k)
         found = self._history.back(self._values if is_last else features)
         for feature in range(k):
             at = int(found.matched[feature])
@@ -168,22 +169,34 @@ class _Followed:
                 }
             )
 
-    @staticmethod
-    def _centred(step: Step, k: int) -> tuple[Matrix, Matrix]:
-        """Eigenvalues, and features (n, k) of which the mean over the fitted examples is taken off."""
-        across = step.kernel[:, step.examples.fitting]
-        spectral = Spectral.of_kernel(step.centred)
+    def _features(self, step: Step, k: int) -> tuple[Matrix, Matrix]:
+        """Eigenvalues, and k features (n, k), of the step's kernel, made as the set was."""
+        if not (self.final.centred or self.final.cosine):
+            return step.spectrum, step.activations(k)
+        kernel = unit_rows(step.kernel) if self.final.cosine else step.kernel
+        across = kernel[:, step.examples.fitting]
+        fitted = across[step.examples.fitting]
+        if self.final.centred:  # the mean over the fitted examples is taken off
+            across = across - across.mean(axis=1)[:, None] - fitted.mean(axis=0) + fitted.mean()
+            fitted = centred(fitted)
+        spectral = Spectral.of_kernel(fitted)
         values, vectors = spectral.values[::-1], spectral.vectors[:, ::-1][:, :k]
-        between = across - across.mean(axis=1)[:, None] - step.fitted.mean(axis=0) + step.fitted.mean()
-        return values, between @ (vectors / np.sqrt(values[:k]))
+        return values, across @ (vectors / np.sqrt(values[:k]))
 
 
 def _tables(
-    figures: Rows, spectrum: Rows, concepts: Rows, histories: list[_Followed], space: _Space, examples: Examples
+    figures: Rows,
+    spectrum: Rows,
+    concepts: Rows,
+    histories: list[_Followed],
+    space: _Space,
+    examples: Examples,
+    n_all: int,
 ) -> dict[str, KeptTable]:
     n, m = len(examples), len(examples.fitting)
-    fitted = f"{m:,} training examples" if examples.training is not None else f"all {m:,} examples"
-    of_kernel = f"Kernels are summed over outputs; eigenvectors are of {fitted}."
+    fitted = f"{m:,} {'training ' if examples.training is not None else ''}examples"
+    thinned = f", of {n_all:,} examples {n:,}, evenly spread" if n < n_all else ""
+    of_kernel = f"Kernels are summed over outputs{thinned}; eigenvectors are of {fitted}."
     made = {
         "dynamics": KeptTable(
             "Training dynamics, step by step",
@@ -197,7 +210,7 @@ def _tables(
             "Concepts in the kernel, step by step",
             _columns(concepts),
             f"Alignment of the centred kernel of {n:,} examples, summed over outputs, and share of the concept within "
-            f"{space.words}; chance gives {space.dimension / (n - 1):.2g} of that share.",
+            f"{space.words}, beside what chance gives.",
         )
     rows = [row for history in histories for row in history.rows]
     if rows:

@@ -25,6 +25,13 @@ def centred(kernel: Matrix) -> Matrix:
     return np.asarray(kernel - means - means[:, None] + means.mean())
 
 
+def unit_rows(kernel: Matrix) -> Matrix:
+    """The kernel (n, n) of the same rows divided by their lengths, K_ij / sqrt(K_ii K_jj); rows of zeros stay."""
+    lengths = np.sqrt(np.diag(kernel))
+    lengths = np.where(lengths > 0, lengths, 1)
+    return np.asarray(kernel / lengths / lengths[:, None])
+
+
 def alignment(kernel: Matrix, values: Matrix) -> float:
     """Centred alignment of a kernel (n, n) with that of known values (n, d), <K, Y Y^T> / (|K| |Y Y^T|) of centred ones:
     1 where the kernel is theirs but for its size and mean; NaN where either does not vary. Cost n^2 d.

@@ -85,7 +85,8 @@ training, PART is training, held_out or all, and what does not apply is absent:
                        the first) of the leading eigenspace; r2, agreement and accuracy _from_labels and _from_outputs
                        (of regressions, held-out, beside the network of that step)
     dynamics_spectrum  step, number, eigenvalue, share of the trace
-    dynamics_concepts  step, concept, alignment, overlap of the leading eigenspace with the concept
+    dynamics_concepts  step, concept, alignment, overlap of the leading eigenspace with the concept, chance: what
+                       an eigenspace at random would give
     feature_history    set, feature, step, matched (number of the feature it is matched to there, -1: none), eigenvalue
                        of that; correlation_to_later and _to_final, magnitudes; within_leading: share of its variation in
                        the span of all leading features of the step; group, group_overlap: the same of its group of

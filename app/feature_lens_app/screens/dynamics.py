@@ -34,7 +34,7 @@ st.html(f'<p class="fl-lead">{safe(dynamics_headline(run))}</p>')
 views.notes(dynamics_notes(run))
 fit = fit_crossing(run)
 mark = None if fit is None else (fit[1].before, fit[1].after)
-shaded = "" if fit is None else f" Shaded: where {fit[0][0].lower()}{fit[0][1:]} passes half of its change."
+shaded = "" if fit is None else f" Shaded: where {fit[0]} passes half of its change."
 axis = address.segments("Axis of steps", "axis", list(AXES), "log", shown=lambda name: AXES[name])
 x = step_axis(steps, axis)
 PARTS = {"training": QUIET, "held_out": COLOURS[0], "all": COLOURS[0]}
