@@ -51,7 +51,9 @@ colour = alt.Color(
     sort=None,
     legend=alt.Legend(title=None, orient="top", columns=5, labelLimit=260),
 )
-across = alt.X("value:Q", title=measure.title, scale=alt.Scale(zero=False))
+# A regression that fails on a few examples may be far below 0, which is all there is to see of it.
+scale = alt.Scale(domain=[-0.1, 1.05], clamp=True) if name == "r2" else alt.Scale(zero=False)
+across = alt.X("value:Q", title=measure.title, scale=scale)
 base = alt.Chart(shown)
 layers = [
     base.mark_rule(strokeWidth=2, opacity=0.55).encode(

@@ -49,6 +49,8 @@ def _panel(panel: Axes, table: pd.DataFrame, name: str) -> None:
     if len(best):
         line = best.max() if measure.better > 0 else best.min()
         panel.axvline(float(line), color=COLOURS[EFFECTIVE], linewidth=0.8, linestyle=(0, (3, 3)))
+    if name == "r2":  # a regression that fails on a few examples may be far below 0
+        panel.set_xlim(-0.1, 1.05)
     title = measure.title if measure.better > 0 else f"{measure.title} (less is better)"
     panel.set_title(_large(title), loc="left", fontsize=8)
     panel.set_yticks(at, [str(title) for title in table["kind"]])
