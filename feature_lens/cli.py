@@ -37,7 +37,9 @@ LearningRate = Annotated[
     typer.Option(help="PATTERN=VALUE, lambda of matching parameters, such as '*.bias=0.1'; or pdlt."),
 ]
 Device = Annotated[str, typer.Option(help="Where passes run, by torch's name: cpu, cuda and so on.")]
-_ZOO: Final = "Network of the zoo: digits, linear, modular_addition, superposition"
+_ZOO: Final = (
+    "Network of the zoo: digits, language_model, linear, mnist, modular_addition, modular_transformer, superposition"
+)
 Recipe = Annotated[
     list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
 ]

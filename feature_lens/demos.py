@@ -15,8 +15,8 @@ from feature_lens.store import check_folder, check_writable, write_bytes
 def demo_run(
     name: str, out: Path | str, *, shipped: bool = False, overwrite: bool = False, recipe: Sequence[str] = ()
 ) -> Path:
-    """Train a network of the zoo, or take its shipped parameters, and write a run of it with its dual model and the
-    dynamics of its training.
+    """Train a network of the zoo, or take its shipped parameters, and write a run of it, with its dual model and the
+    dynamics of its training where they are a matter of minutes.
 
     recipe: entries 'setting=value' that differ from the shipped recipe. Raises SettingsError for an unknown name,
     CheckpointError where nothing is shipped for the recipe, and what `extract_run` raises.
@@ -31,16 +31,17 @@ def demo_run(
         demo_settings(net),
         name=name,
         overwrite=overwrite,
-        snapshots={**training.snapshots, net.epochs: training.trained},
+        remarks=net.remarks(),
+        snapshots={**training.snapshots, net.epochs: training.trained} if net.dynamics else None,
     )
 
 
 def demo_settings(net: ZooNet) -> ExtractSettings:
     """What a run of a network of the zoo holds."""
     if not net.sets:
-        return ExtractSettings(dual=True)
+        return ExtractSettings(dual=net.dual)
     sets = tuple(SetSettings.parsed(text, n_components=net.components) for text in net.sets)
-    return ExtractSettings(sets=sets, dual=True)
+    return ExtractSettings(sets=sets, dual=net.dual)
 
 
 def train_into(

@@ -19,7 +19,7 @@ from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, SettingsError, in_brief
 
 Array = npt.NDArray[Any]
-Kind = Literal["image", "signal", "tokens", "vector", "pair", "text"]
+Kind = Literal["image", "signal", "tokens", "passage", "vector", "pair", "text"]
 
 
 class Column(Protocol):
@@ -38,7 +38,8 @@ class Column(Protocol):
 class Modality:
     """How one input is shown.
 
-    `kind` is image (`shape` = channels, height, width), signal (channels, length), tokens (positions,),
+    `kind` is image (`shape` = channels, height, width), signal (channels, length), tokens (positions,), passage
+    (positions,), which is tokens that make running text, of which a label is the next one where classes are the vocabulary,
     vector (entries,), pair (how many there are of each of two things) or text, which prints whatever it is. `shape`
     may differ from the shape the network takes as long as the number of entries agrees: a flat vector of 64 can be
     shown as an image (1, 8, 8). A pair is two one-hot vectors, one after the other, or a sequence that begins with two
@@ -56,7 +57,7 @@ class Modality:
             raise ExamplesError(
                 f"A modality is one of {', '.join(get_args(Kind))}, not '{self.kind}'; choose one of them."
             )
-        wanted = {"image": 3, "signal": 2, "tokens": 1, "vector": 1, "pair": 2}.get(self.kind)
+        wanted = {"image": 3, "signal": 2, "tokens": 1, "passage": 1, "vector": 1, "pair": 2}.get(self.kind)
         if wanted is not None and len(self.shape) != wanted:
             names = {3: "(channels, height, width)", 2: "(channels, length)", 1: "(entries,)"}[wanted]
             names = "(number of the first, of the second)" if self.kind == "pair" else names

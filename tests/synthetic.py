@@ -72,11 +72,13 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         "rgb": ((3, 6, 5), Modality("image", (3, 6, 5))),
         "signal": ((2, 30), Modality("signal", (2, 30))),
         "tokens": ((4,), Modality("tokens", (4,))),
+        "passage": ((9,), Modality("passage", (9,))),
         "vector": ((7,), Modality("vector", (7,))),
         "pair": ((18,), Modality("pair", (9, 9))),
         "text": ((2, 2, 2, 2), Modality("text", (2, 2, 2, 2))),
     }[modality]
-    inputs = rng.random((n, *shown[0])) if modality != "tokens" else rng.integers(0, 5, (n, *shown[0]))
+    words = {"tokens": ("a", "b", "c", "d", "="), "passage": ("a", "the", " ", "\n", "ing")}.get(modality, ())
+    inputs = rng.integers(0, 5, (n, *shown[0])) if words else rng.random((n, *shown[0]))
     if modality == "pair":
         inputs = np.eye(9)[np.stack(np.divmod(np.arange(n) % 81, 9), axis=1)].reshape(n, 18)
     labels = rng.integers(0, 3, n)
@@ -86,7 +88,7 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         split=rng.random(n) < 0.7,
         modality=shown[1],
         class_names=("ant", "bee", "cat"),
-        vocabulary=("a", "b", "c", "d", "=") if modality == "tokens" else (),
+        vocabulary=words,
         concepts={"legs & wings": np.eye(3)[labels][:, :2], "a phase": np.sin(np.arange(n))},
     )
     outputs = np.eye(3)[labels] + 0.1 * rng.standard_normal((n, 3))

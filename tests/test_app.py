@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import streamlit as st
 import synthetic
@@ -17,12 +18,14 @@ from streamlit.testing.v1 import AppTest
 
 from feature_lens.analysis.measures.set_measures import MeasureSettings, measures_sentence, set_measures
 from feature_lens.analysis.run import open_run
+from feature_lens.analysis.study.answer import answer
 from feature_lens.concepts import Concept
 from feature_lens.errors import AppError
+from feature_lens.kept_table import KeptTable
 from feature_lens.store import write_run
 
 OF_SETS = ("overview", "browse", "feature", "compare", "export")
-PAGES = (*OF_SETS, "example", "dual", "dynamics", "learn")
+PAGES = (*OF_SETS, "example", "dual", "dynamics", "study", "learn")
 MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
 HOSTILE = '<img src=x onerror="alert(1)">[x](javascript:alert(1)) ![y](http://example.org/y.png) $x$ :red[z] `'
 
@@ -64,18 +67,34 @@ def fine(test: AppTest) -> AppTest:
     return test
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    ("page", "modality"),
+    [
+        *((page, modality) for page in (*OF_SETS, "example") for modality in MODALITIES),
+        *((page, "image") for page in ("dual", "dynamics", "study", "learn")),  # they draw no examples
+    ],
+)
 def test_every_page_draws_every_modality(app: Opener, runs: Path, page: str, modality: str) -> None:
     test = fine(app(page, runs / f"{modality}.h5"))
     assert not test.warning
     assert "fl-title" in texts(test)
 
 
-def test_pairs_are_drawn_as_one_picture_and_other_examples_are_not(app: Opener, runs: Path, tmp_path: Path) -> None:
+def test_passages_are_drawn_as_lines(app: Opener, tmp_path: Path) -> None:
+    run = write_run(synthetic.contents(modality="passage"), tmp_path / "passage.h5")
+    for page in ("overview", "feature"):
+        # Three lines in the places of nine tiles, 304 px each with gaps of 8.
+        assert 'width="944"' in texts(fine(app(page, run)))
+
+
+def test_pairs_and_vectors_are_drawn_as_one_picture_and_other_examples_are_not(
+    app: Opener, runs: Path, tmp_path: Path
+) -> None:
     assert "On all pairs" in texts(fine(app("feature", runs / "pair.h5")))
     assert "On all pairs" not in texts(fine(app("feature", runs / "vector.h5")))
     assert "On all pairs" not in texts(fine(app("feature", runs / "pair.h5", set="weights")))
+    assert "By entry of the input" in texts(fine(app("feature", runs / "vector.h5")))
+    assert "By entry of the input" not in texts(fine(app("feature", runs / "pair.h5")))
     write_run(synthetic.contents(81, "pair"), tmp_path / "all.h5")
     shown = texts(fine(app("feature", tmp_path / "all.h5")))
     assert "Its strongest wave is one of" in shown
@@ -308,3 +327,56 @@ def test_a_busy_port_is_seen_and_the_next_is_taken() -> None:
 def test_links_carry_the_view_and_leave_out_what_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "get", {"run": "a", "set": "eigen", "feature": None, "view": "score"}.get)
     assert address.here(feature=3, view=None) == {"run": "a", "set": "eigen", "feature": "3"}
+
+
+# Study
+
+
+def _figures(name: str, *of_sets: tuple[float, float, float]) -> dict[str, list[float]]:
+    value, low, high = (list(column) for column in zip(*of_sets, strict=True))
+    return {
+        name: value,
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_null": [0.5] * 3,
+        f"{name}_null_99": [0.6] * 3,
+    }
+
+
+@pytest.fixture(scope="module")
+def study(runs: Path) -> Path:
+    """A run that belongs to a study, in which neurons win by one measure and eigen features by the other."""
+    table = pd.DataFrame(
+        {
+            "kind": ["Eigen features", "Neurons", "the network's own logits"],
+            "set": ["eigen", "neurons", ""],
+            "family": ["effective features", "neurons", "logits"],
+            "features": [4, 4, 3],
+            **_figures("class_auroc", (0.8, 0.75, 0.85), (0.9, 0.88, 0.92), (0.7, 0.6, 0.8)),
+            **_figures("hoyer", (0.5, 0.45, 0.55), (0.3, 0.25, 0.35), (0.2, 0.1, 0.3)),
+        }
+    )
+    text = "\n".join(answer(table, f"{HOSTILE} toys"))
+    columns = {name: column.to_numpy(np.str_ if column.dtype.kind in "OU" else None) for name, column in table.items()}
+    made = synthetic.contents()
+    kept = {**made.tables, "study": KeptTable("Is anything to be seen?", columns, text)}
+    return write_run(replace(made, tables=kept), runs.parent / "study.h5")
+
+
+def test_the_study_page_shows_the_answer_and_every_figure(app: Opener, study: Path) -> None:
+    shown = texts(fine(app("study", study)))
+    assert "neurons beat the best effective features on 1 of 2 measures (AUROC by class)" in shown
+    assert "they are ahead of every other set on 1" in shown
+    assert "<img src=x" not in shown
+    assert ">0.75 to 0.85<" in shown
+    other = fine(app("study", study, measure="hoyer"))
+    assert ">0.45 to 0.55<" in texts(other)
+    assert ">0.75 to 0.85<" not in texts(other)
+    assert "set=eigen" in texts(other)
+
+
+def test_the_overview_and_learn_begin_with_the_answer_of_the_study(app: Opener, study: Path) -> None:
+    for page in ("overview", "learn"):
+        shown = texts(fine(app(page, study)))
+        assert "neurons beat the best effective features" in shown, page
+        assert "<img src=x" not in shown, page

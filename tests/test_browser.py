@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.ma
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON Lines", "zip": "ZIP of pictures"}
-PAGES = ("overview", "browse", "feature", "example", "dual", "dynamics", "compare", "export", "learn")
+PAGES = ("overview", "browse", "feature", "example", "dual", "dynamics", "compare", "study", "export", "learn")
 
 
 def with_many(made: RunContents) -> RunContents:

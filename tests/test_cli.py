@@ -494,7 +494,7 @@ def test_tables_are_listed_and_written_with_the_bytes_of_the_analysis(
 ) -> None:
     status, out, err = invoke("table", str(run_file))
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["outputs"]
+    assert [line.split()[0] for line in out.splitlines()] == ["outputs", "measures", "measure_curves"]
     given = ("table", str(run_file), "outputs", "--example", "3", "--format", "jsonl")
     with open_run(run_file) as run:
         request = TableRequest("outputs", 3)

@@ -84,7 +84,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a split in unknown words": ({"split": ["train", "valid"] * 3}, "says 'train' or 'held-out' .* but 'valid' came"),
     "a split in numbers": ({"split": Y}, "says 'train' or 'held-out' .* but '0' came"),
     "a split without training": ({"split": [False] * 6}, "at least one training example, but it has none; leave"),
-    "an unknown modality": ({"modality": "smell"}, "one of image, signal, tokens, vector, pair, text, not 'smell'; choose"),
+    "an unknown modality": ({"modality": "smell"}, "one of image, signal, tokens, passage, vector, pair, text, not 'smell'; choose"),
     "an image without shape": ({"modality": "image"}, r"'image' needs a shape \(channels, height, width\), but \(4,\) came"),
     "a modality that is too large": (
         {"modality": Modality("image", (1, 3, 2))},

@@ -25,7 +25,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "passage", "vector", "pair", "text")
 REQUEST = ExportRequest("eigen", (3, 1), ("output:2", "score"), ("lowest", "highest"), 5)
 
 
@@ -73,7 +73,7 @@ def test_what_is_read_back_are_the_extremes(modality: str, format: str) -> None:
                     assert row["target_name"] == run.examples.class_name(int(row["target"]))
                     assert row["predicted"] == np.asarray(run.outputs)[at].argmax()
                     assert row["predicted_name"] == run.examples.class_name(int(row["predicted"]))
-                    assert row["duplicate_of"] is None or modality == "tokens"
+                    assert row["duplicate_of"] is None or modality in ("tokens", "passage")
     assert next(found, None) is None
 
 

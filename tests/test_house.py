@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
-    "studies": {"networks", "settings", "extract", "store", "analysis"},
+    "studies": {"networks", "dual", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
     "study_command": {"studies", "reading_commands"},
@@ -65,6 +65,7 @@ LIBRARIES: dict[str, set[str]] = {
     "torch": {"networks", "features", "dual", "dynamics"},
     "captum": {"features"},
     "safetensors": {"networks"},
+    "mlxtend": {"networks"},
     "h5py": {"store"},
     "streamlit": {"app"},
     "altair": {"app"},
@@ -211,9 +212,12 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Superposition Training ZooNet",
+    "feature_lens.networks.zoo": """
+        ZOO Digits LanguageModel Linear Mnist ModularAddition ModularTransformer Superposition Training ZooNet
+    """,
     "feature_lens.features.bases": """
-        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Unit UnitBlocks Varimax
+        BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Sketch Unit
+        UnitBlocks Varimax
     """,
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
@@ -225,7 +229,7 @@ PUBLIC = {
         ClosedForm Derivatives Displacement Linearised Schedule closed_form displacement outputs_after train
     """,
     "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
-    "feature_lens.studies": "STUDIES Contender Study",
+    "feature_lens.studies": "STUDIES Contender ContenderStudy Study",
     "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity

@@ -28,7 +28,7 @@ from feature_lens.analysis.render import (
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples, Modality
 
-MODALITIES = ("image", "rgb", "signal", "tokens", "vector", "pair", "text")
+MODALITIES = ("image", "rgb", "signal", "tokens", "passage", "vector", "pair", "text")
 
 
 def picture(png: bytes) -> np.ndarray:
@@ -145,7 +145,7 @@ def test_a_renderer_that_fails_or_is_missing_gives_text(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(picture(thumbnail_png(examples, 0)), text)
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", [one for one in MODALITIES if one != "passage"])
 def test_tiles_are_where_geometry_says(modality: str) -> None:
     run = synthetic.contents(20, modality)
     positions = [4, 0, 19, 7, 7]
@@ -161,6 +161,54 @@ def test_tiles_are_where_geometry_says(modality: str) -> None:
         np.testing.assert_array_equal(np.asarray(plain.crop(geometry.tile_box(index))), tile)
         tile = picture(thumbnail_png(run.examples, position))
         np.testing.assert_array_equal(np.asarray(labelled.crop(wide.tile_box(index))), tile)
+
+
+def test_passages_are_lines_of_a_sheet() -> None:
+    run = synthetic.contents(20, "passage")
+    positions = [4, 0, 19, 7, 7]
+    geometry = sheet_geometry(5, columns=10, labelled=True, kind="passage")
+    assert (geometry.size, geometry.tile_height, geometry.columns) == (3 * 96 + 2 * 8, 32, 3)
+    # As wide as the tiles in whose place it is, for pages that are made for those.
+    assert geometry.sheet_size(5)[0] <= sheet_geometry(5, columns=10).sheet_size(5)[0]
+    labelled = Image.open(io.BytesIO(labelled_sheet(run, positions, [1.0] * 5, columns=10, highlight=[4])))
+    assert labelled.size == geometry.sheet_size(5)
+    plain = Image.open(io.BytesIO(contact_sheet(run.examples, positions, columns=1)))
+    narrow = sheet_geometry(5, columns=1, kind="passage")
+    assert plain.size == narrow.sheet_size(5) == (8 + 304 + 8, 8 + 5 * 40)
+    for index, position in enumerate(positions):
+        line = np.asarray(tiles.passage(run.examples, position, 304, 32))
+        np.testing.assert_array_equal(np.asarray(labelled.crop(geometry.tile_box(index))), line)
+        np.testing.assert_array_equal(np.asarray(plain.crop(narrow.tile_box(index))), line)
+
+
+def test_a_passage_marks_its_last_token_and_the_next_one() -> None:
+    words, passage = ["a", "the", " ", "\n"], Modality("passage", (4,))
+
+    def shown(tokens: list[int], following: int | None, names: list[str] = words) -> np.ndarray:
+        label = None if following is None else [following]
+        classes = names if following is not None else ()
+        examples = Examples.from_arrays(
+            np.array([tokens]), label, modality=passage, class_names=classes, vocabulary=words
+        )
+        return np.asarray(tiles.passage(examples, 0, 300, 32)).astype(int)
+
+    def coloured(tile: np.ndarray, colour: str) -> int:
+        return int((tile == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=2).sum())
+
+    without, short, long = (shown([0, 2, 3, 0], following) for following in (None, 0, 1))
+    assert coloured(without, tiles.ACCENT) == coloured(shown([0, 2, 3, 0], 1, list("wxyz")[:3]), tiles.ACCENT) == 0
+    assert 0 < 2 * coloured(short, tiles.ACCENT) < coloured(long, tiles.ACCENT)
+    assert 0 < 2 * coloured(short, tiles._LAST) < coloured(shown([0, 2, 3, 1], 0), tiles._LAST)
+    # Whitespace is seen, and told apart.
+    assert (shown([0, 2, 2, 0], 0) != shown([0, 3, 3, 0], 0)).any()
+    # A text that is too long loses its beginning, not what is marked.
+    many = Examples.from_arrays(np.zeros((1, 4), int), modality=passage, vocabulary=["word, " * 30])
+    cut = np.asarray(tiles.passage(many, 0, 300, 32)).astype(int)
+    assert coloured(cut, tiles._LAST) > 0
+    # Numbers stand for words that the vocabulary does not have.
+    assert (
+        np.asarray(tiles.passage(Examples.from_arrays(np.full((1, 4), 7), modality=passage), 0, 300, 32)) < 99
+    ).any()
 
 
 def test_sheets_show_frames_values_and_emptiness() -> None:

@@ -13,9 +13,8 @@ import pytest
 import synthetic
 
 from feature_lens.analysis import open_run, table_rows
-from feature_lens.analysis.measures.measured_kinds import measured_kinds
 from feature_lens.analysis.study.answer import answer, verdicts
-from feature_lens.analysis.study.families import CONTROLS, EFFECTIVE, LOGITS, NEURONS, OTHER, PCA, RANDOM, SHUFFLED
+from feature_lens.analysis.study.families import CONTROLS, EFFECTIVE, LOGITS, NEURONS, OTHER, PCA, SHUFFLED
 from feature_lens.analysis.study.figure import study_figure
 from feature_lens.analysis.study.table import study_sentences
 from feature_lens.analysis.tables import TableRequest
@@ -25,10 +24,10 @@ from feature_lens.examples import Examples, Modality
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.networks.zoo import ZOO, Digits
 from feature_lens.ranking import rank_values
-from feature_lens.studies import STUDIES, Contender, Study, seed_run
-from feature_lens.studies.outcome import measure_settings
+from feature_lens.studies import STUDIES, Contender, ContenderStudy
+from feature_lens.studies.contender_study import BASELINES
+from feature_lens.studies.optimisers import OptimiserStudy
 from feature_lens.studies.running import run_studies
-from feature_lens.studies.study import BASELINES
 from feature_lens.studies.waves import wave_table
 
 
@@ -45,7 +44,7 @@ class _Few(Digits):
 
 # Fits of NMF, ICA and dictionaries are tested elsewhere.
 _FEW = tuple(one for one in BASELINES if one.family != OTHER)
-TINY = Study(
+TINY = ContenderStudy(
     question="Is anything to be seen?",
     net="few",
     contenders=(Contender("eigen/trace", EFFECTIVE), Contender("deflated/trace", EFFECTIVE), *_FEW),
@@ -68,15 +67,18 @@ def registered() -> Iterator[None]:
 def folder(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("studies")
     paths = run_studies(["tiny"], made, workers=1)["tiny"]
-    assert [path.name for path in paths] == ["tiny.h5", "tiny.csv", "tiny.png", "tiny.md"]
+    assert [path.name for path in paths] == ["tiny.h5", "tiny.csv", "tiny.png", "tiny.md", "tiny.seeds.csv"]
     return made
 
 
 def test_every_registered_study_is_complete() -> None:
-    assert {"digits", "modular-mlp"} <= set(STUDIES)
+    assert {"digits", "modular-mlp", "superposition", "optimisers"} <= set(STUDIES)
     for study in STUDIES.values():
-        assert study.net in ZOO
         assert len(study.seeds) >= 3
+        assert study.question.endswith("?")
+        if isinstance(study, ContenderStudy):
+            ZOO[study.net].from_text(study.recipe)
+            assert {"deflated/trace", "unit_blocks/trace"} <= {one.spec for one in study.contenders}
 
 
 def test_a_study_without_a_control_is_refused() -> None:
@@ -94,8 +96,7 @@ def test_the_table_holds_means_over_seeds_of_every_set(folder: Path) -> None:
     table = pd.read_csv(folder / "tiny.csv").fillna({"set": ""})
     assert set(CONTROLS) | {EFFECTIVE} <= set(table["family"])
     assert set(table.loc[: table["family"].eq(EFFECTIVE).sum() - 1, "family"]) == {EFFECTIVE}  # first
-    settings = measure_settings(TINY)
-    single = [{one.kind.name: one for one in measured_kinds(run, settings)} for run in runs]
+    single = [{one.kind.name: one for one in TINY.measured(run)} for run in runs]
     for row in table.to_dict("records"):
         both = [of_seed[row["kind"]].figures for of_seed in single]
         for measure in ("class_auroc", "hoyer", "r2"):
@@ -103,8 +104,7 @@ def test_the_table_holds_means_over_seeds_of_every_set(folder: Path) -> None:
                 wanted = np.mean([figures[measure].value for figures in both])
                 assert row[measure] == pytest.approx(wanted, abs=1e-12, nan_ok=True), (row["kind"], measure)
                 assert not row[f"{measure}_low"] > row[f"{measure}_high"]
-    logits = table[table["family"] == LOGITS].iloc[0]
-    assert logits["class_auroc"] > table.loc[table["family"] == RANDOM, "class_auroc"].max()
+    assert table.loc[table["family"] == LOGITS, "features"].tolist() == [6]  # as many as every other set
     shuffled = table[table["family"] == SHUFFLED]
     assert shuffled["set"].str.startswith("shuffled_").all()
     for run in runs:
@@ -120,7 +120,7 @@ def test_the_run_of_a_study_holds_its_table_and_answer(folder: Path) -> None:
         assert set(seeds["seed"]) == set(TINY.seeds)
         sentences = study_sentences(run)
         assert "direction" not in run.sets["shuffled_eigen_trace"]
-        assert run.provenance.settings["study"]["question"] == TINY.question
+        assert run.provenance.settings["study"] == TINY.plain()
     assert (folder / "tiny.md").read_text() == "\n\n".join([f"# {TINY.question}", *sentences]) + "\n"
     assert (folder / "tiny.png").read_bytes().startswith(b"\x89PNG")
 
@@ -131,7 +131,7 @@ def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise AssertionError("a seed was made again")
 
-    monkeypatch.setattr(seed_run, "seed_contents", fail)
+    monkeypatch.setattr(ContenderStudy, "contents", fail)
     run_studies(["tiny"], folder, workers=1)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.setitem(STUDIES._entries, "tiny", dataclasses.replace(TINY, keep=3))
@@ -214,3 +214,27 @@ def test_waves_are_counted_in_features_that_are_waves() -> None:
     singles = [mode_correlations(values[:6].T.astype(float), pairs, modulus, "a + b").max(axis=0)]
     assert row["followed"] == 1 + int((np.concatenate(singles) >= 0.9).sum())
     assert row["by_chance"] == pytest.approx(8 / (modulus**2 - 1))
+
+
+def test_optimisers_are_compared_pair_by_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = OptimiserStudy(question="Which?", width=8, training=6, test=12, features=3, most_steps=12, seeds=(0, 1))
+    monkeypatch.setitem(STUDIES._entries, "small", study)
+    paths = run_studies(["small"], tmp_path, workers=1)["small"]
+    assert {path.name for path in paths} == {
+        f"small.{end}" for end in ("h5", "csv", "png", "md", "trained.csv", "pairs.csv")
+    }
+    table, pairs = pd.read_csv(tmp_path / "small.csv"), pd.read_csv(tmp_path / "small.pairs.csv")
+    assert len(table) == 7 * 6 / 2  # six trainings and none
+    one = pairs[(pairs["one"] == "descent, large step") & (pairs["other"] == "adamw, small step")]
+    row = table[table["kind"] == "descent, large step and adamw, small step"].iloc[0]
+    assert sorted(one["seed"]) == [0, 1]
+    assert row["span"] == pytest.approx(one["overlap"].mean())
+    assert (row["span_low"], row["span_high"]) == pytest.approx((one["overlap"].min(), one["overlap"].max()))
+    assert row["matched"] == pytest.approx(one["correlation"].mean())
+    with open_run(tmp_path / "small.h5") as run:
+        assert len(run.sets) == 6
+        assert "eigen_adamw_small_step" in run.sets
+        assert study_sentences(run)[0].startswith("On a tanh network of two hidden layers (2 seeds), leading")
+    before = (tmp_path / "small.h5").read_bytes()
+    run_studies(["small"], tmp_path, workers=1)
+    assert (tmp_path / "small.h5").read_bytes() == before

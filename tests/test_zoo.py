@@ -47,7 +47,7 @@ def test_every_net_is_a_recipe_with_shipped_parameters(name: str) -> None:
     assert card["licence"] == "MIT"
     assert card["data"] == net.data
     assert {file.name for file in folder.iterdir()} == {*card["sha256"], "recipe.json", "net.py"}
-    assert demo_settings(net).dual
+    assert demo_settings(net).dual == net.dual
 
 
 def test_snapshots_are_shipped_and_lie_between_the_beginning_and_the_end() -> None:
@@ -60,12 +60,13 @@ def test_snapshots_are_shipped_and_lie_between_the_beginning_and_the_end() -> No
         assert len(epochs) == net.snapshots, name
         assert epochs == sorted(epochs)
         assert net.first_snapshot <= epochs[0] < epochs[-1] < net.epochs
-        network = net.shipped()
-        for key, value in made.trained.items():
-            assert torch.equal(network.trained[key], value)
-            # What moved most goes most of the way by the last snapshot.
-            far, near = ((value - state[key]).norm() for state in (made.initial, made.snapshots[epochs[-1]]))
-            assert near <= far, (name, key)
+        assert all(torch.equal(net.shipped().trained[key], value) for key, value in made.trained.items())
+        # By the last snapshot the parameters are nearer to where they end than they were at first.
+        far, near = (
+            sum(float((value - state[key]).square().sum()) for key, value in made.trained.items())
+            for state in (made.initial, made.snapshots[epochs[-1]])
+        )
+        assert near < far, name
 
 
 def test_the_snapshots_of_modular_addition_show_when_it_learns() -> None:
@@ -207,6 +208,8 @@ def test_labels_that_are_not_there_cannot_be_shuffled() -> None:
     assert Unlabelled().shuffled == 0
     with pytest.raises(SettingsError, match="those of 'unlabelled' have none; leave shuffled=0"):
         Unlabelled(shuffled=1)
+    with pytest.raises(SettingsError, match="those of 'superposition' have none"):
+        ZOO["superposition"].from_text(["shuffled=1"])
     with pytest.raises(SettingsError, match="'shuffled' must be at least 0, but -1 came"):
         Linear(shuffled=-1)
 

@@ -67,7 +67,8 @@ def sheet(
     what: the words that its alternative text begins with. caption: a line above, as HTML. href: where a click goes. highlight: positions that get a frame.
     """
     at, numbers = tuple(int(p) for p in positions), tuple(float(v) for v in values)
-    width, height = sheet_geometry(len(at), columns=columns, labelled=True).sheet_size(len(at))
+    kind = opened.run.examples.modality.kind
+    width, height = sheet_geometry(len(at), columns=columns, labelled=True, kind=kind).sheet_size(len(at))
     picture = image(
         _sheet_png(opened, at, numbers, columns, highlight),
         alt_text(opened.run, at, numbers, what),

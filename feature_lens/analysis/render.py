@@ -28,11 +28,12 @@ from feature_lens.analysis.tiles import (
     POSITIVE,
     RENDERERS,
     font,
+    passage,
     render_tile,
     shorten,
 )
 from feature_lens.errors import SettingsError
-from feature_lens.examples import Examples
+from feature_lens.examples import Examples, Kind
 from feature_lens.run_contents import RunContents
 
 __all__ = [
@@ -56,39 +57,56 @@ __all__ = [
 GAP = 8
 FOOTER = 34
 TILE = 96
+_LINE_HEIGHT = 32
+_LINE_FOOTER = 22
+_LINE_TILES = 3  # a line of text is as wide as so many tiles
 _MOST_COLUMNS = 8
 
 
 @dataclass(frozen=True)
 class SheetGeometry:
-    """Where tiles lie in a sheet: `columns` per row, `size` px each, `gap` px around, `footer` px of text below each."""
+    """Where tiles lie in a sheet: `columns` per row, `size` px each, `gap` px around, `footer` px of text below each.
+    Tiles are square, but for lines of text, which are `height` px high."""
 
     size: int
     columns: int
     gap: int = GAP
     footer: int = 0
+    height: int | None = None
+
+    @property
+    def tile_height(self) -> int:
+        """Height of a tile in pixels."""
+        return self.size if self.height is None else self.height
 
     def tile_box(self, index: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a tile in pixels, as Image.crop takes them."""
         row, column = divmod(index, self.columns)
         left = self.gap + column * (self.size + self.gap)
-        top = self.gap + row * (self.size + self.footer + self.gap)
-        return left, top, left + self.size, top + self.size
+        top = self.gap + row * (self.tile_height + self.footer + self.gap)
+        return left, top, left + self.size, top + self.tile_height
 
     def sheet_size(self, count: int) -> tuple[int, int]:
         """Width and height of a sheet of `count` tiles; one of no tile has the size of one."""
         rows = max(1, math.ceil(count / self.columns))
         width = self.gap + self.columns * (self.size + self.gap)
-        return width, self.gap + rows * (self.size + self.footer + self.gap)
+        return width, self.gap + rows * (self.tile_height + self.footer + self.gap)
 
 
-def sheet_geometry(count: int, size: int = TILE, columns: int | None = None, labelled: bool = False) -> SheetGeometry:
-    """Geometry of the sheet that `contact_sheet` or, with `labelled`, `labelled_sheet` makes of `count` tiles."""
+def sheet_geometry(
+    count: int, size: int = TILE, columns: int | None = None, labelled: bool = False, kind: Kind = "image"
+) -> SheetGeometry:
+    """Geometry of the sheet that `contact_sheet` or, with `labelled`, `labelled_sheet` makes of `count` tiles of
+    examples of a kind. Passages are shown as lines, each in the place of three tiles."""
     if size < 8 or (columns is not None and columns < 1):
         raise SettingsError(
             f"A sheet needs tiles of at least 8 px in at least 1 column, but {size} px in {columns} came; ask for more."
         )
     across = columns if columns is not None else max(1, min(count, _MOST_COLUMNS))
+    if kind == "passage":
+        width = _LINE_TILES * size + (_LINE_TILES - 1) * GAP
+        across = max(1, across // _LINE_TILES)
+        return SheetGeometry(width, across, GAP, _LINE_FOOTER if labelled else 0, _LINE_HEIGHT)
     return SheetGeometry(size, across, GAP, FOOTER if labelled else 0)
 
 
@@ -108,7 +126,10 @@ def _sheet(
 ) -> Image.Image:
     sheet = Image.new("RGB", geometry.sheet_size(len(positions)), PAPER)
     for index, position in enumerate(positions):
-        sheet.paste(render_tile(examples, int(position), geometry.size), geometry.tile_box(index)[:2])
+        at, (left, top, right, bottom) = int(position), geometry.tile_box(index)
+        line = geometry.height is not None
+        tile = passage(examples, at, right - left, bottom - top) if line else render_tile(examples, at, geometry.size)
+        sheet.paste(tile, (left, top))
     if len(positions) == 0:
         box = geometry.tile_box(0)
         draw = ImageDraw.Draw(sheet)
@@ -123,11 +144,12 @@ def contact_sheet(
     size: int = TILE,
     columns: int | None = None,
 ) -> bytes:
-    """Tiles only, row by row; tile i is at `sheet_geometry(len(positions), size, columns).tile_box(i)`.
+    """Tiles only, row by row; tile i is at `sheet_geometry(len(positions), size, columns, kind=...).tile_box(i)`.
 
     columns: None for one row of up to 8. Without positions the sheet says that there is no example.
     """
-    return _png(_sheet(examples, positions, sheet_geometry(len(positions), size, columns)))
+    geometry = sheet_geometry(len(positions), size, columns, kind=examples.modality.kind)
+    return _png(_sheet(examples, positions, geometry))
 
 
 def labelled_sheet(
@@ -142,13 +164,13 @@ def labelled_sheet(
 
     Where the network's choice differs from the class, both are named. highlight: positions of examples that get a
     frame in the accent colour, drawn in the gap so that the tile itself stays whole. Tile i is at
-    `sheet_geometry(len(positions), size, columns, labelled=True).tile_box(i)`.
+    `sheet_geometry(len(positions), size, columns, labelled=True, kind=...).tile_box(i)`.
     """
     if len(values) != len(positions):
         raise SettingsError(
             f"A sheet needs one value per example, but {len(values)} came for {len(positions)}; give as many."
         )
-    geometry = sheet_geometry(len(positions), size, columns, labelled=True)
+    geometry = sheet_geometry(len(positions), size, columns, labelled=True, kind=run.examples.modality.kind)
     sheet = _sheet(run.examples, positions, geometry)
     draw = ImageDraw.Draw(sheet)
     marked = set(highlight or ())
@@ -160,11 +182,12 @@ def labelled_sheet(
         draw.text((left, bottom + 5), format_value(float(value)), fill=INK, font=font(13))
         guess = None if guesses is None else int(guesses[index])
         words, colour = _caption(run.examples, int(position), guess)
-        start = left
+        # Below the value, or beside it where the tile is a line.
+        start, base = (left, bottom + 20) if geometry.height is None else (left + 60, bottom + 6)
         if colour:
-            draw.ellipse((left, bottom + 23, left + 7, bottom + 30), fill=colour)
-            start = left + 12
-        draw.text((start, bottom + 20), shorten(words, font(11.5), right - start), fill=MUTED, font=font(11.5))
+            draw.ellipse((start, base + 3, start + 7, base + 10), fill=colour)
+            start += 12
+        draw.text((start, base), shorten(words, font(11.5), right - start), fill=MUTED, font=font(11.5))
     return _png(sheet)
 
 

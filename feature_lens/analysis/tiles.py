@@ -27,6 +27,8 @@ MUTED: Final = "#6B7280"
 LINE: Final = "#D5D9DF"
 PAPER: Final = "#FFFFFF"
 MAT: Final = "#EEF0F3"
+_LAST: Final = "#D9E4F2"
+_FAINT: Final = "#B4BAC4"
 
 _OKABE_ITO: Final = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 # Those of tab20 that are unlike the eight before them come first, its own blue and orange late.
@@ -44,6 +46,8 @@ RENDERERS: Final[Registry[Renderer]] = Registry("renderer")
 _FINER = 4
 # The font's own space is too narrow to keep words apart at small sizes.
 _SPACE = "  "
+# Whitespace and what cannot be printed, as a passage shows it.
+_SEEN = {" ": "·", "\n": "↵", "\t": "→"}
 
 
 def render_tile(examples: Examples, position: int, size: int = 96) -> Image.Image:
@@ -61,6 +65,14 @@ def render_tile(examples: Examples, position: int, size: int = 96) -> Image.Imag
 def font(size: float) -> Letters:
     """The font that comes with Pillow, so that pictures are the same on every machine."""
     return ImageFont.load_default(size)
+
+
+@cache
+def fixed_font(size: int) -> Letters:
+    """Letters of one width, from the font that comes with Matplotlib."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSansMono.ttf", size)
 
 
 def natural_size(examples: Examples, least: int = 96) -> int:
@@ -238,6 +250,53 @@ def draw_pair(examples: Examples, position: int, size: int) -> Image.Image:
         height = size / 2 + (place - (len(lines) - 1) / 2) * 0.26 * size
         draw.text((size / 2, height), shorten(line, letters, room), fill=INK, font=letters, anchor="mm")
     return tile
+
+
+@RENDERERS.register("passage")
+def draw_passage(examples: Examples, position: int, size: int) -> Image.Image:
+    """Running text in lines of one width, whitespace marked, the last token and, in the accent colour, the next one."""
+    return passage(examples, position, size, size)
+
+
+def passage(examples: Examples, position: int, width: int, height: int) -> Image.Image:
+    """A passage of text as a picture of width x height, in the largest letters at which it fits; what does not at the
+    smallest legible size is cut at its beginning. The next token is the label, where classes are the vocabulary."""
+    words = [_piece(examples.vocabulary, token) for token in np.asarray(examples.inputs[position]).ravel().tolist()]
+    labels = examples.labels
+    known = labels is not None and len(examples.class_names) == len(examples.vocabulary) > 0
+    following = _piece(examples.vocabulary, int(labels[position])) if known and labels is not None else ""
+    text = "".join(words) + following
+    margin = max(3, round(0.06 * min(width, height)))
+    for letter_size in range(max(9, round(0.5 * height)), 8, -1):
+        letters = fixed_font(letter_size)
+        across, step = letters.getlength("m"), round(letter_size * 1.5)
+        per_line, most = int((width - 2 * margin) / across), max(1, (height - 2 * margin) // step)
+        if 0 < len(text) <= per_line * most:
+            break
+    room = max(1, per_line) * most
+    shown = text if len(text) <= room else "…" + text[len(text) - room + 1 :]
+    lines = [shown[start : start + per_line] for start in range(0, len(shown), max(1, per_line))]
+    tile = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(tile)
+    left, top = (width - min(len(shown), per_line) * across) / 2, (height - len(lines) * step) / 2
+    marks = len(shown) - len(following) - len(words[-1]), len(shown) - len(following)
+    for place, letter in enumerate(shown):
+        x, y = left + place % per_line * across, top + place // per_line * step
+        is_last, is_next = marks[0] <= place < marks[1], place >= marks[1]
+        if is_last or is_next:
+            draw.rectangle((x, y + 1, x + across - 1, y + step - 2), fill=ACCENT if is_next else _LAST)
+        faint = LINE if is_next else (MUTED if is_last else _FAINT)
+        colour = faint if letter in _SEEN else PAPER if is_next else INK
+        drawn = _SEEN.get(letter, letter)
+        draw.text((x + across / 2, y + step / 2), drawn, fill=colour, font=letters, anchor="mm")
+    draw.rectangle((0, 0, width - 1, height - 1), outline=LINE)
+    return tile
+
+
+def _piece(vocabulary: Sequence[str], token: float) -> str:
+    """A token as it stands in running text; its number and a space where the vocabulary has none."""
+    place = int(token)
+    return vocabulary[place] if place == token and 0 <= place < len(vocabulary) else f"{token:g} "
 
 
 def _word(vocabulary: Sequence[str], token: float) -> str:

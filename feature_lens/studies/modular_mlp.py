@@ -1,11 +1,13 @@
 """Modular addition: which features are the waves of a + b and a - b that the network computes with."""
 
 from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.study import BASELINES, STUDIES, Contender, Study
+from feature_lens.studies.contender_study import BASELINES, ContenderStudy
+from feature_lens.studies.contenders import Contender
+from feature_lens.studies.study import STUDIES
 from feature_lens.studies.waves import wave_table
 
 STUDIES.register("modular-mlp")(
-    Study(
+    ContenderStudy(
         question="Does the kernel of a network that adds residues show the waves it computes with, and do neurons?",
         net="modular_addition",
         components=128,

@@ -5,31 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from feature_lens.analysis.measures.measured_kinds import MeasuredKind, remember
-from feature_lens.analysis.study.answer import answer
+from feature_lens.analysis.measures.measured_kinds import MeasuredKind
 from feature_lens.analysis.study.figure import study_figure
-from feature_lens.analysis.study.table import SEEDS, STUDY
-from feature_lens.kept_table import KeptTable
+from feature_lens.analysis.study.table import STUDY
+from feature_lens.errors import OutputError
 from feature_lens.run_contents import RunContents
 from feature_lens.store import RunFile, write_bytes, write_run
-from feature_lens.studies.outcome import (
-    further_tables,
-    left_out,
-    measure_settings,
-    measured_seed,
-    outcome,
-    single_seeds,
-)
-from feature_lens.studies.seed_run import seed_file, seed_run
-from feature_lens.studies.study import STUDIES
+from feature_lens.studies.study import STUDIES, kept
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -74,10 +63,33 @@ def _side_by_side(
     return found
 
 
+def seed_file(name: str, seed: int, folder: Path) -> Path:
+    """Where the run of a seed of a study is kept."""
+    return folder / f"{name}_seed_{seed}.h5"
+
+
+def seed_run(name: str, seed: int, folder: Path, overwrite: bool = False) -> Path:
+    """Make the run of one seed, unless it is there; returns its path.
+
+    Raises OutputError where a file is there that belongs to another version of the study, unless `overwrite`, and what
+    training and extraction raise.
+    """
+    study, path = STUDIES[name], seed_file(name, seed, folder)
+    if path.exists() and not overwrite:
+        with RunFile(path) as run:
+            if run.provenance.settings.get("study") != study.plain():
+                raise OutputError(
+                    f"'{path}' was made by another version of the study '{name}'; remove it, or allow it to be replaced "
+                    "with --overwrite."
+                )
+        return path
+    return write_run(replace(study.contents(seed), name=f"{name} seed {seed}"), path, overwrite)
+
+
 def _seed(name: str, seed: int, folder: Path, overwrite: bool) -> list[MeasuredKind]:
     """One seed made, where it is not there, and measured."""
     with RunFile(seed_run(name, seed, folder, overwrite)) as run:
-        return measured_seed(STUDIES[name], run)
+        return STUDIES[name].measured(run)
 
 
 def _conclude(name: str, folder: Path, measured: Sequence[list[MeasuredKind]]) -> list[Path]:
@@ -86,33 +98,27 @@ def _conclude(name: str, folder: Path, measured: Sequence[list[MeasuredKind]]) -
     with ExitStack() as stack:
         runs = [stack.enter_context(RunFile(seed_file(name, seed, folder))) for seed in study.seeds]
         for run, of_seed in zip(runs, measured, strict=True):
-            remember(run, measure_settings(study), of_seed)
-        table = outcome(study, runs)
-        seeds = f"{len(study.seeds)} seed{'' if len(study.seeds) == 1 else 's'}"
-        sentences = answer(table, f"{runs[0].network.name} ({seeds})") + left_out(study, runs, table)
-        kept = {
-            STUDY: _kept(table, study.question, "\n".join(sentences)),
-            SEEDS: _kept(single_seeds(study, runs), "Figures of single seeds"),
+            study.remember(run, of_seed)
+        found = study.concluded(runs)
+        tables = {
+            **runs[0].tables,
+            STUDY: kept(found.table, study.question, "\n".join(found.sentences)),
+            **{
+                f"{STUDY}_{table}": kept(frame, f"{study.question} ({table})") for table, frame in found.further.items()
+            },
         }
-        further = further_tables(study, runs)
-        kept |= {f"study_{table}": _kept(frame, f"{study.question} ({table})") for table, frame in further.items()}
         held = {part.name: getattr(runs[0], part.name) for part in fields(RunContents)}
-        whole = RunContents(**held | {"name": name, "tables": {**runs[0].tables, **kept}})
+        whole = RunContents(**held | {"name": name, "tables": tables})
         made = [write_run(whole, folder / f"{name}.h5", overwrite=True)]
     files = {
-        "csv": table.to_csv(index=False, lineterminator="\n").encode(),
-        "png": study_figure(table, study.question),
-        "md": ("\n\n".join([f"# {study.question}", *sentences]) + "\n").encode(),
-    }
-    files |= {
-        f"{table}.csv": frame.to_csv(index=False, lineterminator="\n").encode() for table, frame in further.items()
+        "csv": _csv(found.table),
+        "png": study_figure(found.table, study.question),
+        "md": ("\n\n".join([f"# {study.question}", *found.sentences]) + "\n").encode(),
+        **{f"{table}.csv": _csv(frame) for table, frame in found.further.items()},
     }
     return made + [write_bytes(content, folder / f"{name}.{kind}", overwrite=True) for kind, content in files.items()]
 
 
-def _kept(table: pd.DataFrame, title: str, text: str = "") -> KeptTable:
-    columns = {
-        str(name): table[name].to_numpy(np.str_) if table[name].dtype.kind in "OU" else table[name].to_numpy()
-        for name in table.columns
-    }
-    return KeptTable(title, columns, text)
+def _csv(table: pd.DataFrame) -> bytes:
+    made: bytes = table.to_csv(index=False, lineterminator="\n").encode()
+    return made

@@ -1,10 +1,12 @@
 """Superposition: whether effective features show more features than there are hidden units."""
 
 from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.study import BASELINES, STUDIES, Contender, Study
+from feature_lens.studies.contender_study import BASELINES, ContenderStudy
+from feature_lens.studies.contenders import Contender
+from feature_lens.studies.study import STUDIES
 
 STUDIES.register("superposition")(
-    Study(
+    ContenderStudy(
         question="Does the kernel of a network that squeezes 50 features through 10 units show them one by one?",
         net="superposition",
         components=50,

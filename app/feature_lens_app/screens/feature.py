@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import streamlit as st
 
-from feature_lens_app import address, choosers, direction, facts, history, listing, ranked, run_access, torus, views
+from feature_lens_app import (
+    address,
+    choosers,
+    direction,
+    entries,
+    facts,
+    history,
+    listing,
+    ranked,
+    run_access,
+    torus,
+    views,
+)
 from feature_lens_app.words import count_of
 
 opened = run_access.current()
@@ -43,6 +55,7 @@ with st.container():
 facts.show_title(run, feature_set, feature, view, place, listed)
 ranked.show_ends(opened, feature_set, feature, view)
 torus.show_torus(run, feature_set, feature, view)
+entries.show_entries(run, feature_set, feature, view)
 facts.show_distribution(opened, feature_set, feature, view)
 facts.show_without(opened, feature_set, feature, view)
 if feature_set.gives_values:

@@ -25,7 +25,9 @@ with right:
 step = max(1, len(run.examples) // views.COLUMNS)
 sample = list(range(0, len(run.examples), step))[: views.COLUMNS]
 picture = contact_sheet(run.examples, sample, columns=views.COLUMNS)
-width, height = sheet_geometry(len(sample), columns=views.COLUMNS).sheet_size(len(sample))
+width, height = sheet_geometry(len(sample), columns=views.COLUMNS, kind=run.examples.modality.kind).sheet_size(
+    len(sample)
+)
 alternative = "A sample of the examples: " + ", ".join(str(run.examples.ids[position]) for position in sample)
 views.sheets(f'<figure class="fl-sheet">{views.image(picture, alternative, width, height)}</figure>')
 

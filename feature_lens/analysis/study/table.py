@@ -10,7 +10,6 @@ from feature_lens.analysis.tables import TABLES, Cells, Table
 from feature_lens.run_contents import RunContents
 
 STUDY: Final = "study"
-SEEDS: Final = "study_seeds"
 
 
 def kept_frame(run: RunContents, name: str) -> pd.DataFrame | None:
@@ -36,4 +35,8 @@ def _enter(name: str, words: str) -> None:
 
 
 _enter(STUDY, "feature sets by measures, with intervals, over the seeds of a study")
-_enter(SEEDS, "figures of the single seeds of a study")
+_enter(f"{STUDY}_seeds", "figures of the single seeds of a study")
+_enter(f"{STUDY}_waves", "waves of residues within feature sets, and how many of them single features follow")
+_enter(f"{STUDY}_published", "waves of key frequencies within leading features, counted as published")
+_enter(f"{STUDY}_trained", "what each optimiser reached, and what the expansion predicts of its outputs")
+_enter(f"{STUDY}_pairs", "leading effective features of every pair of optimisers")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -79,11 +79,13 @@ class AlgorithmStudy:
     how far they are predicted to be. NaN for AdamW, whose step is not one of descent.
     pairs: a row per pair: mean squared cosine and largest of the principal angles between the spans of leading features,
     median correlation of features matched one to one, and how many are alike (0.9 or more).
-    features: a row per feature of the first algorithm, with its correlation with its match in every other."""
+    features: a row per feature of the first algorithm, with its correlation with its match in every other. networks: the
+    network as each algorithm left it, by its name."""
 
     trained: pd.DataFrame
     pairs: pd.DataFrame
     features: pd.DataFrame
+    networks: Mapping[str, Network] = field(repr=False)
 
 
 def default_algorithms(largest: float) -> tuple[Algorithm, ...]:
@@ -135,16 +137,15 @@ def _studied(
         )
     before = _features(replace(network, trained=network.at("initial")), test, k)
     made = [_Made(*_trained(network, examples, targets, one, settings)) for one in progress(chosen)]
-    found = {
-        one.name: _features(replace(network, trained=own.params), test, k)
-        for one, own in zip(chosen, made, strict=True)
-    }
+    networks = {one.name: replace(network, trained=own.params) for one, own in zip(chosen, made, strict=True)}
+    found = {name: _features(trained, test, k) for name, trained in networks.items()}
     first, *others = found
     spans = found | {BEFORE: before}
     return AlgorithmStudy(
         _outputs(network, start, Derivatives(network, test), test, dict(zip(chosen, made, strict=True))),
         pd.DataFrame([_pair(a, b, spans[a], spans[b]) for a, b in itertools.combinations(spans, 2)]),
         pd.DataFrame({name: _matched(spans[first], spans[name]) for name in (*others, BEFORE)}).rename_axis("feature"),
+        networks,
     )
 
 

@@ -16,6 +16,7 @@ from feature_lens.features.bases.learnt import Learnt
 from feature_lens.features.bases.nmf import Nmf
 from feature_lens.features.bases.pca import Pca
 from feature_lens.features.bases.sae import Sae
+from feature_lens.features.bases.sketch import Sketch
 from feature_lens.features.bases.unit import Unit
 from feature_lens.features.bases.unit_blocks import UnitBlocks
 from feature_lens.features.bases.varimax import Varimax
@@ -34,6 +35,7 @@ __all__ = [
     "Nmf",
     "Pca",
     "Sae",
+    "Sketch",
     "Unit",
     "UnitBlocks",
     "Varimax",

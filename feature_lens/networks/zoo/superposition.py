@@ -54,6 +54,7 @@ class Superposition(ZooNet):
     """
 
     data: ClassVar[str] = "sparse random inputs, made by the recipe"
+    classes: ClassVar[bool] = False
     sets: ClassVar[tuple[str, ...]] = ("eigen/squares", "eigen", "eigen/squares@initial", "unit", "canonical")
 
     features: int = 50
@@ -65,10 +66,10 @@ class Superposition(ZooNet):
     learning_rate: float = 0.001
     weight_decay: float = 0.01
     epochs: int = 5000
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(1, features=self.features, hidden=self.hidden, points=self.points, epochs=self.epochs)
+        super().__post_init__()
+        at_least(1, features=self.features, hidden=self.hidden, points=self.points)
         at_least(0, batch=self.batch, sparsity=self.sparsity, importance=self.importance)
         at_least(0.001, **{"share of inputs that are not zero": 1 - self.sparsity})
 
@@ -89,7 +90,6 @@ class Superposition(ZooNet):
             inputs,
             inputs,
             modality=Modality("vector", (self.features,), 0, 1),
-            class_names=names,
             concepts={"feature": Concept.of("feature", inputs, names)},
         )
 

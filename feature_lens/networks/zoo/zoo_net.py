@@ -35,7 +35,7 @@ class ZooNet(ABC):
     """A recipe: the fields of a frozen dataclass, all with defaults, of which the default ones are shipped.
 
     `data` says where the examples come from and under which licence. `sets`, as `--set` takes them, and `components`
-    are what a run shows it by; without sets the default ones. `epochs` counts the steps of its training, of which
+    are what a run shows it by, without sets the default ones, and `dual` and `dynamics` whether it has the dual model and the dynamics of training. `epochs` counts the steps of its training, of which
     `snapshots` are kept with the parameters that are shipped, none earlier than `first_snapshot`. Where `shuffled` is
     not 0, the network is trained on the labels of other training examples, drawn from that number as a seed: a
     baseline that can learn nothing of its labels but to repeat them. `classes` says whether there are any labels.
@@ -44,6 +44,8 @@ class ZooNet(ABC):
     data: ClassVar[str]
     sets: ClassVar[tuple[str, ...]] = ()
     components: ClassVar[int] = 64
+    dual: ClassVar[bool] = True
+    dynamics: ClassVar[bool] = True
     snapshots: ClassVar[int] = 8
     first_snapshot: ClassVar[int] = 1
     classes: ClassVar[bool] = True
@@ -85,6 +87,10 @@ class ZooNet(ABC):
             drawn = np.random.default_rng(self.shuffled).permutation(examples.fitting)
             labels[examples.fitting] = labels[drawn]
         return torch.as_tensor(labels)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said of a run of it."""
+        return ()
 
     def train(self, progress: Progress = lambda epochs, _: epochs, snapshots: int = 0) -> Training:
         """Train a new module from the recipe's seed, in one thread, so that rounding does not depend on the cores.
