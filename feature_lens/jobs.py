@@ -14,7 +14,7 @@ from feature_lens.features.design import DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import Logits, NeuronActivations, hidden_layers
 from feature_lens.networks import Network
-from feature_lens.settings import DEFAULT_SETS, ExtractSettings, SetSettings
+from feature_lens.settings import DEFAULT_SETS, ExtractSettings, SetSettings, as_name
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _by_layer(network: Network, examples: Examples, wanted: SetSettings, remarks
     for layer in known:
         if layer.usable:
             part = replace(wanted, outputs=f"neurons:{layer.name}")
-            yield replace(part, name=f"{wanted.name}_{layer.name}" if wanted.name else "")
+            yield replace(part, name=f"{wanted.name}_{as_name(layer.name)}" if wanted.name else "")
 
 
 def _job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> Job:

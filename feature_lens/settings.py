@@ -24,7 +24,8 @@ class SetSettings:
     "neurons:LAYER", the activations of a hidden layer, "neurons", those of every usable one, a set each, or "logits",
     the network's outputs. at: a feature kind; for neurons and logits "effective" or "initial", the trained or the
     untrained network. layers: parameter tensors or modules whose derivatives are looked at, all without.
-    n_components, centred, cosine: for bases that have such settings, which decide for themselves where it is None.
+    n_components (of unit_blocks for each block, of layerwise for each module), centred, cosine: for bases that have such
+    settings, which decide for themselves where it is None.
     name: of the set in the run; made from the rest when empty.
     """
 
@@ -55,8 +56,8 @@ class SetSettings:
         is named, or an option is not known.
         """
         rest, _, at = text.partition("@")
-        basis, _, rest = rest.partition("/")
-        outputs, *options = rest.split("+")
+        design, *options = rest.split("+")
+        basis, _, outputs = design.partition("/")
         if not basis:
             raise SettingsError(
                 f"A set is written BASIS/OUTPUTS[+OPTION][@AT], but '{text}' came; write for example eigen/trace."

@@ -58,6 +58,7 @@ def test_text_says_which_set_it_is() -> None:
     said = {
         "eigen": ("eigen", "flattened", "effective", None, None, None),
         "eigen/trace": ("eigen", "trace", "effective", None, None, None),
+        "eigen+3+cosine@initial": ("eigen", "flattened", "initial", 3, None, True),
         "eigen/output:3@initial": ("eigen", "output:3", "initial", None, None, None),
         "eigen/trace+centred+cosine+12@sharp": ("eigen", "trace", "sharp", 12, True, True),
         "pca/neurons:net.0+uncentred": ("pca", "neurons:net.0", "effective", None, False, None),
@@ -90,20 +91,30 @@ def test_text_says_which_set_it_is() -> None:
 
 
 def test_a_set_of_neurons_is_one_for_every_layer(problem: tuple[Network, Examples]) -> None:
-    texts = ("canonical/neurons@initial", "eigen/neurons+centred+3", "canonical/neurons:1", "canonical/logits")
+    texts = (
+        "canonical/neurons@initial",
+        "eigen/neurons+centred+3",
+        "canonical/neurons:1",
+        "canonical/logits",
+        "varimax+3",
+    )
     sets = tuple(SetSettings.parsed(text) for text in texts)
     run = compute_run(*problem, ExtractSettings(sets=sets, dual=True, trained_otherwise="AdamW"), progress=False)
     layers = ["0", "1", "2", "3"]
     assert list(run.sets) == [
         *(f"neurons_{layer}_initial" for layer in layers),
         *(f"eigen_neurons_{layer}_centred" for layer in layers),
-        *("neurons_1", "logits", "neurons_0", "neurons_2", "neurons_3"),
+        *("neurons_1", "logits", "varimax", "neurons_0", "neurons_2", "neurons_3"),
     ]
     untrained = run.sets["neurons_1_initial"]
     np.testing.assert_allclose(untrained.read("values")[:, 0].T, _hidden(*problem, "initial", 1), atol=1e-6)
     assert len(run.sets["eigen_neurons_0_centred"]) == 3
     assert "ablation/loss" in run.sets["neurons_1"]
     assert "ablation/loss" not in untrained
+    named = SetSettings("pca", "neurons", n_components=1, name="mine")
+    few = compute_run(*problem, ExtractSettings(sets=(named,), neurons=()), progress=False)
+    assert list(few.sets) == [f"mine_{layer}" for layer in layers]
+    assert "ablation/loss" in run.sets["varimax"]  # its directions are those of parameters
     assert untrained.of_activations
     assert not untrained.is_neurons
     assert not any("initial" in name for name in strongest_neurons(run, 0, "activation", 100)["set"])

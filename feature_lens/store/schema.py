@@ -167,7 +167,11 @@ SET: Final = (
     Element("spectrum", "k", "f", "eigenvalue of the kernel on the fitted examples", optional=True),
     Element("group", "k", "i", "number of the group of near-degenerate eigenvalues a feature is in", optional=True),
     Element(
-        "stability", "k", "f", "cosine of the principal angle between the two half-split fits, 1 = same", optional=True
+        "stability",
+        "k",
+        "f",
+        "cosine of the angle between two half-split fits: principal angle, or features matched",
+        True,
     ),
     Element(
         "mean_share",
