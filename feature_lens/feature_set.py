@@ -32,7 +32,8 @@ SET_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Card:
-    """What a feature set is, in words and a few figures; shown beside everything it is used in."""
+    """What a feature set is, in words and a few figures; shown beside everything it is used in. reads_labels: its values
+    are made with the example's own label, so how they follow classes says nothing."""
 
     title: str
     description: str
@@ -44,6 +45,7 @@ class Card:
     kernel_share: float | None = None
     fitted_on: str = "all examples (in sample)"
     n_fitted: int = 0
+    reads_labels: bool = False
     provenance: Provenance = field(default_factory=Provenance)
 
 

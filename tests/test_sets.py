@@ -14,6 +14,7 @@ from torch import nn
 from feature_lens.analysis import class_figures, headline
 from feature_lens.analysis.example_features import strongest_neurons
 from feature_lens.analysis.headline import LOGITS
+from feature_lens.analysis.kinds import kinds
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
@@ -163,3 +164,15 @@ def test_sets_that_cannot_be_are_refused(problem: tuple[Network, Examples]) -> N
     plain = EffectiveFeatures(network, examples)
     with pytest.raises(SettingsError, match="takes weights, neurons or logits, not CentredDesign"):
         Canonical().feature_set(CentredDesign(plain, plain.mean()), "x")
+
+
+def test_sets_that_read_labels_take_no_part_in_comparisons_by_class() -> None:
+    torch.manual_seed(0)
+    _, examples = made(mlp(), (5,), 30, 3)
+    network = Network.from_module(mlp().eval())
+    wanted = (SetSettings("eigen", "target", n_components=3), SetSettings("eigen", "trace", n_components=3))
+    run = compute_run(network, examples, ExtractSettings(sets=wanted, neurons=()), progress=False)
+    target, trace = run.sets.values()
+    assert (target.card.reads_labels, trace.card.reads_labels) == (True, False)
+    assert "takes no part in comparisons by class" in target.card.description
+    assert [kind.set_name for kind in kinds(run)] == ["eigen_trace", "", "eigen_trace"]

@@ -35,17 +35,20 @@ class Kind:
 
 def kinds(run: RunContents, seed: int = 0) -> list[Kind]:
     """All kinds of a run: its sets, in their score where they have one, else in all their views; the network's outputs;
-    and a seeded random orthogonal mixture of the values of the first eigen set."""
+    and a seeded random orthogonal mixture of the values of the first eigen set. Sets that are made with the labels of the
+    examples are left out: they know the answer."""
     found = []
     logits = next((name for name, one in run.sets.items() if _is_logits(one)), "")
     for feature_set in run.sets.values():
-        if feature_set.name == logits:
+        if feature_set.name == logits or feature_set.card.reads_labels:
             continue
         family = feature_set.card.design.partition(",")[0]
         values = _all_values(feature_set) if feature_set.stores_values else None
         found.append(Kind(_name(run, feature_set), feature_set.name, family, len(views_of(feature_set)), values))
     found.append(Kind(LOGITS, logits, LOGITS, 1, np.asarray(run.outputs, dtype=np.float32).T))
-    eigen = next((s for s in run.sets.values() if s.stores_values and "spectrum" in s), None)
+    eigen = next(
+        (s for s in run.sets.values() if s.stores_values and "spectrum" in s and not s.card.reads_labels), None
+    )
     if eigen is not None:
         values = _all_values(eigen)
         usable = values[np.isfinite(values).all(axis=1)]

@@ -38,7 +38,7 @@ Attributes of /sets/<set name>; a name holds letters, digits, "_", "-" and ".", 
     place     order of the set among the sets, from 0
     views     (JSON) list of view names: "activation", "score", "output:<i>", "largest", "own", "predicted"
     card      (JSON) title, description, design, basis, outputs, score, equals, kernel_share, fitted_on, n_fitted,
-              provenance (settings, software, fingerprint, remarks)
+              reads_labels (since 1.3), provenance (settings, software, fingerprint, remarks)
 
 Groups /sets/<set name>/factors/<number> (since 1.1, may be absent; numbers count from 0): from them the value of any
 feature on any example follows, where the set has no `values`. Letters of one such group: o outputs, i inputs and t

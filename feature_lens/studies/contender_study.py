@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from feature_lens.analysis.measures.set_measures import set_measures
 from feature_lens.analysis.study.answer import answer
 from feature_lens.analysis.study.families import (
     CONTROLS,
+    EFFECTIVE,
     FAMILIES,
     LOGITS,
     NEURONS,
@@ -31,19 +32,27 @@ from feature_lens.run_contents import RunContents
 from feature_lens.studies.contenders import Contender, families_of, seed_contents
 from feature_lens.studies.study import Conclusion, Study
 
-BASELINES: Final = (
-    Contender("canonical/neurons", NEURONS),
-    Contender("pca/neurons", PCA),
-    Contender("nmf/neurons", OTHER),
-    Contender("ica/neurons", OTHER),
-    Contender("dictionary/neurons", OTHER),
-    Contender("sae/neurons", SPARSE),
-    Contender("directions/neurons", RANDOM),
-    Contender("canonical/neurons@initial", UNTRAINED),
-    Contender("eigen/trace@initial", UNTRAINED),
-    Contender("canonical/neurons", SHUFFLED),
-    Contender("eigen/trace", SHUFFLED),
-)
+
+def baselines(outputs: str = "trace") -> tuple[Contender, ...]:
+    """All that effective features must beat, those of the kernel by an output reduction."""
+    return (
+        Contender("canonical/neurons", NEURONS),
+        Contender("pca/neurons", PCA),
+        Contender("nmf/neurons", OTHER),
+        Contender("ica/neurons", OTHER),
+        Contender("dictionary/neurons", OTHER),
+        Contender("sae/neurons", SPARSE),
+        Contender("directions/neurons", RANDOM),
+        Contender("canonical/neurons@initial", UNTRAINED),
+        Contender(f"eigen/{outputs}@initial", UNTRAINED),
+        Contender("canonical/neurons", SHUFFLED),
+        Contender(f"eigen/{outputs}", SHUFFLED),
+    )
+
+
+def effective(*specs: str) -> tuple[Contender, ...]:
+    """Sets that compete as effective features."""
+    return tuple(Contender(spec, EFFECTIVE) for spec in specs)
 
 
 @dataclass(frozen=True, kw_only=True)

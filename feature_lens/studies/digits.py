@@ -1,8 +1,6 @@
 """Digits: which features single out the ten classes, reproduce the outputs, and are found again."""
 
-from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
 STUDIES.register("digits")(
@@ -10,19 +8,20 @@ STUDIES.register("digits")(
         question="Are effective features of a network that reads digits better things to look at than its neurons?",
         net="digits",
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in (
-                    "eigen/flattened",
-                    "eigen/trace",
-                    "eigen/trace+centred",
-                    "unit/flattened",
-                    "learnt/trace",
-                    "deflated/trace",
-                    "unit_blocks/trace",
-                )
+            *effective(
+                "eigen/flattened",
+                "eigen/trace",
+                "eigen/trace+centred",
+                "eigen/trace+cosine",
+                "unit/flattened",
+                "learnt/trace",
+                "deflated/trace",
+                "unit_blocks/trace",
+                "varimax/trace",
+                "ica/trace",
+                "dictionary/trace",
             ),
-            *BASELINES,
+            *baselines(),
         ),
     )
 )

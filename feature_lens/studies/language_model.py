@@ -1,8 +1,6 @@
 """A small language model: which features know of classes of characters, words, lines and the next character."""
 
-from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
 STUDIES.register("language-model")(
@@ -11,18 +9,17 @@ STUDIES.register("language-model")(
         net="language_model",
         components=32,
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in (
-                    "eigen/trace",
-                    "eigen/trace+cosine",
-                    "layerwise/trace",
-                    "learnt/trace",
-                    "deflated/trace",
-                    "unit_blocks/trace",
-                )
+            *effective(
+                "eigen/sum",
+                "eigen/predicted",
+                "eigen/sum+cosine",
+                "layerwise/sum",
+                "learnt/sum",
+                "deflated/sum",
+                "unit_blocks/sum",
+                "varimax/sum",
             ),
-            *BASELINES,
+            *baselines("sum"),
         ),
     )
 )

@@ -1,8 +1,6 @@
 """Handwritten digits by a convolutional network: the question of `digits` at a size where layers differ."""
 
-from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
 STUDIES.register("mnist")(
@@ -11,18 +9,16 @@ STUDIES.register("mnist")(
         net="mnist",
         components=32,
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in (
-                    "eigen/trace",
-                    "eigen/trace+cosine",
-                    "layerwise/trace",
-                    "learnt/trace",
-                    "deflated/trace",
-                    "unit_blocks/trace",
-                )
+            *effective(
+                "eigen/trace",
+                "eigen/trace+cosine",
+                "layerwise/trace",
+                "learnt/trace",
+                "deflated/trace",
+                "unit_blocks/trace",
+                "varimax/trace",
             ),
-            *BASELINES,
+            *baselines(),
         ),
     )
 )

@@ -1,8 +1,6 @@
 """Modular addition: which features are the waves of a + b and a - b that the network computes with."""
 
-from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 from feature_lens.studies.waves import wave_table
 
@@ -13,11 +11,10 @@ STUDIES.register("modular-mlp")(
         components=128,
         tables={"waves": wave_table},
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in ("eigen/trace", "deflated/trace", "unit_blocks/trace", "learnt/trace")
+            *effective(
+                "eigen/trace", "deflated/trace", "unit_blocks/trace", "learnt/trace", "varimax/trace", "ica/trace"
             ),
-            *BASELINES,
+            *baselines(),
         ),
     )
 )

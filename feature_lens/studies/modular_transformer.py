@@ -11,11 +11,9 @@ import pandas as pd
 from feature_lens.analysis.key_frequencies import key_frequencies, leading_overlaps, separate_modes, sum_modes
 from feature_lens.analysis.kinds import Kind, kinds
 from feature_lens.analysis.measures.measured_kinds import leading_rows, leading_values
-from feature_lens.analysis.study.families import EFFECTIVE
 from feature_lens.analysis.torus import modes
 from feature_lens.run_contents import RunContents
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
 Waves = npt.NDArray[np.float64]
@@ -68,11 +66,8 @@ STUDIES.register("modular-transformer")(
         concepts=key_waves,
         tables={"published": published_table},
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in ("eigen/sum", "eigen/trace", "layerwise/sum", "deflated/trace", "unit_blocks/trace")
-            ),
-            *BASELINES,
+            *effective("eigen/sum", "eigen/trace", "layerwise/sum", "deflated/trace", "unit_blocks/trace"),
+            *baselines(),
         ),
     )
 )

@@ -1,8 +1,6 @@
 """Superposition: whether effective features show more features than there are hidden units."""
 
-from feature_lens.analysis.study.families import EFFECTIVE
-from feature_lens.studies.contender_study import BASELINES, ContenderStudy
-from feature_lens.studies.contenders import Contender
+from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
 STUDIES.register("superposition")(
@@ -11,18 +9,15 @@ STUDIES.register("superposition")(
         net="superposition",
         components=50,
         contenders=(
-            *(
-                Contender(spec, EFFECTIVE)
-                for spec in (
-                    "eigen/squares",
-                    "eigen/flattened",
-                    "unit/flattened",
-                    "deflated/trace",
-                    "unit_blocks/trace",
-                    "varimax/trace",
-                )
+            *effective(
+                "eigen/squares",
+                "eigen/flattened",
+                "unit/flattened",
+                "deflated/trace",
+                "unit_blocks/trace",
+                "varimax/trace",
             ),
-            *BASELINES,
+            *baselines(),
         ),
     )
 )

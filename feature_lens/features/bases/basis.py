@@ -91,6 +91,11 @@ class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no 
 
     def _card(self, design: DesignMatrix, title: str, description: str, equals: str, score: str, **more: Any) -> Card:
         kind, outputs = design.card
+        reads_labels = bool(getattr(getattr(design, "reduction", None), "needs_label", False))
+        if reads_labels:
+            description += (
+                " Values are made with the example's own label, so the set takes no part in comparisons by class."
+            )
         settings = {"basis": _registered_name(self), **self.get_params()}
         return Card(
             title=title,
@@ -102,6 +107,7 @@ class Basis(BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn ships no 
             equals=equals,
             fitted_on=self.fitted_on_,
             n_fitted=self.n_fitted_,
+            reads_labels=reads_labels,
             provenance=Provenance(settings=settings, remarks=design.remarks),
             **more,
         )

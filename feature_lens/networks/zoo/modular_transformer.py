@@ -72,6 +72,7 @@ class ModularTransformer(ZooNet):
     data: ClassVar[str] = "all pairs of residues, made by the recipe"
     sets: ClassVar[tuple[str, ...]] = ("eigen/sum", "eigen/trace", "eigen/sum@initial", "unit/target")
     components: ClassVar[int] = 64
+    first_snapshot: ClassVar[int] = 40
 
     modulus: int = 29
     width: int = 64
@@ -87,8 +88,9 @@ class ModularTransformer(ZooNet):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least(3, modulus=self.modulus)
-        at_least(1, width=self.width, heads=self.heads, mlp=self.mlp, epochs=self.epochs)
+        at_least(1, width=self.width, heads=self.heads, mlp=self.mlp)
         at_least(0, batch=self.batch, validation=self.validation)
         at_least(1, **{"training share times pairs": int(self.training * self.modulus**2)})
         if self.width % self.heads:
@@ -133,7 +135,7 @@ class ModularTransformer(ZooNet):
         """Minibatches of the training pairs; at the end the state that did best on the validation pairs."""
         (training, validation, _), generator = self._order()
         examples = self.examples()
-        inputs, labels = torch.as_tensor(np.asarray(examples.inputs)), torch.as_tensor(examples.labels)
+        inputs, labels = torch.as_tensor(np.asarray(examples.inputs)), self.taught(examples)
         optimiser = torch.optim.AdamW(
             module.parameters(),
             lr=self.learning_rate,
