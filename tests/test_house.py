@@ -196,7 +196,7 @@ PUBLIC = {
         Unit __version__ compute_run extract_run open_run
     """,
     "feature_lens.networks": "Network load_checkpoint",
-    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition Training ZooNet",
+    "feature_lens.networks.zoo": "ZOO Digits Linear ModularAddition ModularTransformer Superposition Training ZooNet",
     "feature_lens.features.bases": "BASES Basis Canonical Deflated Eigen Learnt Unit UnitBlocks",
     "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
