@@ -123,6 +123,21 @@ def test_overlaps_of_leading_features_with_waves_of_key_frequencies() -> None:
         leading_overlaps(features[:, :8], pairs, 13, (3, 4))
 
 
+def test_leading_eigenvectors_of_the_shipped_unembedding_hold_the_waves_of_its_key_frequencies() -> None:
+    net = ModularTransformer()
+    network, examples = net.shipped(), replace(net.examples(), training=None)
+    outputs = network.outputs(examples)
+    right = outputs.argmax(axis=1) == examples.labels
+    assert right.all()
+    keys = key_frequencies(outputs, net.pairs(), 29).keys
+    assert sorted(keys) == [1, 7, 11]
+    design = EffectiveFeatures(network, examples, outputs="sum", layers=["unembed"])
+    vectors = np.linalg.eigh(np.asarray(design.gram(), dtype=np.float64))[1][:, ::-1]
+    found = leading_overlaps(vectors, net.pairs(), 29, keys)
+    assert found["a + b in first 7"] == pytest.approx(0.938, abs=2e-3)
+    assert found["f(a) + f(b) in next 6"] == pytest.approx(0.940, abs=2e-3)
+
+
 def test_heads_share_the_width() -> None:
     with pytest.raises(SettingsError, match="64 came for 5"):
         ModularTransformer(heads=5)

