@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "extract": {"networks", "features", "dual", "dynamics", "settings", "jobs", "store"},
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
-    "studies": {"networks", "dual", "settings", "extract", "store", "analysis"},
+    "studies": {"networks", "features", "dual", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
     "study_command": {"studies", "reading_commands"},

@@ -19,7 +19,6 @@ STUDIES.register("digits")(
                 "unit_blocks/trace",
                 "varimax/trace",
                 "ica/trace",
-                "dictionary/trace",
             ),
             *baselines(),
         ),

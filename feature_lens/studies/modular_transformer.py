@@ -62,6 +62,9 @@ STUDIES.register("modular-transformer")(
     ContenderStudy(
         question="Which layer's kernel of a transformer that adds residues holds the waves it adds by?",
         net="modular_transformer",
+        # Of seeds 0 to 2 it was seen, when the recipe was made, which of them generalise.
+        seeds=(3, 4, 5),
+        recipe=("epochs=20000",),
         components=64,
         concepts=key_waves,
         tables={"published": published_table},

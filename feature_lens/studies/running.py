@@ -16,6 +16,7 @@ from feature_lens.analysis.measures.measured_kinds import MeasuredKind
 from feature_lens.analysis.study.figure import study_figure
 from feature_lens.analysis.study.table import STUDY
 from feature_lens.errors import OutputError
+from feature_lens.features.design import one_thread
 from feature_lens.run_contents import RunContents
 from feature_lens.store import RunFile, write_bytes, write_run
 from feature_lens.studies.study import STUDIES, kept
@@ -88,7 +89,8 @@ def seed_run(name: str, seed: int, folder: Path, overwrite: bool = False) -> Pat
 
 def _seed(name: str, seed: int, folder: Path, overwrite: bool) -> list[MeasuredKind]:
     """One seed made, where it is not there, and measured."""
-    with RunFile(seed_run(name, seed, folder, overwrite)) as run:
+    # Linear algebra in one thread: seeds run side by side, and no figure depends on the number of processors.
+    with one_thread(), RunFile(seed_run(name, seed, folder, overwrite)) as run:
         return STUDIES[name].measured(run)
 
 

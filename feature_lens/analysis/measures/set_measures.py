@@ -30,6 +30,7 @@ from feature_lens.run_contents import RunContents
 
 DEFAULT: Final = MeasureSettings()
 _LEVEL: Final = 1e-4
+_ASSIGNMENTS: Final = 20  # shuffles of stability, each of which is matched anew
 _HEAD: Final = ("kind", "set", "family")
 
 
@@ -166,7 +167,7 @@ def _stability(runs: Sequence[RunContents], name: str, settings: MeasureSettings
     """Means over all pairs of runs; intervals are of examples alone."""
     n = len(runs[0].examples)
     weights = resampled(n, settings.draws, settings.seed)
-    shuffles = shuffled(n, settings.shuffles, settings.seed + 1)
+    shuffles = shuffled(n, min(settings.shuffles, _ASSIGNMENTS), settings.seed + 1)
     every = []
     for run in runs:
         kind = next(kind for kind in kinds(run, settings.seed) if kind.name == name)
