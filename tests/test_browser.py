@@ -133,10 +133,6 @@ VIEWS = {
         ("segments", "Order", "by feature number", "by"),
         ("page", "", "3", "page"),
     ],
-    "compare?budget=8": [
-        ("segments", "Compare", "all sets", "what"),
-        ("select", "Measure", "AUROC by feature", "measure"),
-    ],
     "export?set=unit&which=list": [
         ("several", "Views", "output 1: bee", "views"),
         ("number", "Examples at each end", "3", "count"),
@@ -188,12 +184,12 @@ def test_the_first_tile_the_browser_received_is_the_maximum(tab: Tab, app: str, 
             assert str(words).startswith(f"{end} examples: {best} (")
 
 
-@pytest.mark.parametrize("by", ["name", "picture"])
-def test_a_feature_opens_from_browse_by_name_and_by_picture(tab: Tab, app: str, by: str) -> None:
+def test_a_feature_opens_from_browse_by_its_picture_as_by_its_name(tab: Tab, app: str) -> None:
     tab.go(f"{app}browse?run=first&set=eigen&view=output:2&sort=std")
     name = tab.page.get_by_test_id("stMain").get_by_role("link", name="eigen 4", exact=True)
-    link = name if by == "name" else tab.page.locator('a:has(img[alt^="eigen 4, highest"])')
+    link = tab.page.locator('a:has(img[alt^="eigen 4, highest"])')
     wanted = str(link.evaluate("link => link.href"))
+    assert str(name.evaluate("link => link.href")) == wanted
     link.click()
     tab.page.wait_for_url("**/feature?*")
     tab.settle()

@@ -44,7 +44,7 @@ def test_every_page_of_the_demo_opens(tab: Tab) -> None:
     assert tab.page.get_by_text("mean AUROC").count() >= 1
 
 
-@pytest.mark.parametrize("weight", [0, 2100, 3465])
+@pytest.mark.parametrize("weight", [0, 3465])
 def test_first_tiles_of_weight_features(tab: Tab, digits_jacobian: np.ndarray, weight: int) -> None:
     values = digits_jacobian[:, 3, weight]
     root = tab.page.url.rsplit("/", 1)[0]
@@ -58,7 +58,7 @@ def test_first_tiles_of_weight_features(tab: Tab, digits_jacobian: np.ndarray, w
         assert format_value(float(best)) in words
 
 
-@pytest.mark.parametrize("feature", [0, 63])
+@pytest.mark.parametrize("feature", [63])
 def test_first_tiles_of_eigen_features(tab: Tab, digits_run: Run, digits_jacobian: np.ndarray, feature: int) -> None:
     direction = digits_run.sets["eigen"].read("direction")[feature].astype(float)
     root = tab.page.url.rsplit("/", 1)[0]

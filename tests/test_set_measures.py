@@ -48,6 +48,7 @@ def test_rows_are_the_kinds_and_columns_the_measures_with_intervals_and_nulls() 
     assert TABLE["features"].tolist() == [4, 4, 4, 4, 4, 3, 4]
     names = measured_names(TABLE)
     concepts = [f"{kind} {name}" for kind in ("cosine", "overlap") for name in ("legs & wings", "a phase")]
+    concepts.insert(0, "auroc legs & wings")
     assert names == [*(n for n in MEASURES if not n.startswith(("removal", "matched", "span"))), *concepts]
     for name in names:
         assert list(TABLE.columns[TABLE.columns.get_loc(name) :][:5]) == [
@@ -236,7 +237,7 @@ def test_runs_of_several_seeds_are_measured_together() -> None:
     assert table["kind"].tolist() == TABLE["kind"].tolist()
     for name in ("class_auroc", "hoyer", "overlap legs & wings"):
         assert _row("Eigen", table)[name] == pytest.approx(np.mean([_row("Eigen", one)[name] for one in single]))
-    assert measured_names(table)[-6:-4] == ["matched", "span"]
+    assert measured_names(table)[-7:-5] == ["matched", "span"]
     neurons = _row("Neurons", table)
     assert 0 < neurons["matched"] < neurons["matched_null_99"] + 0.1
     # The outputs of all seeds are nearly the labels.
