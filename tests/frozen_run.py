@@ -1,7 +1,7 @@
 """The runs in tests/frozen: every data set that a minor version of schema version 1 knows, made by formulas alone.
 
-The files were written by `python tests/frozen_run.py tests/frozen/run_v1.h5`, `run_v1_1.h5 1` and `run_v1_2.h5 2`, when
-that version was frozen, and are not to be written again: what is frozen is that a file of that day stays readable. A later schema version
+The files were written by `python tests/frozen_run.py tests/frozen/run_v1.h5`, `run_v1_1.h5 1`, `run_v1_2.h5 2` and
+`run_v1_3.h5 3`, when that version was frozen, and are not to be written again: what is frozen is that a file of that day stays readable. A later schema version
 adds a file of its own.
 """
 
@@ -13,9 +13,11 @@ import sys
 import numpy as np
 
 from feature_lens.cards import NetworkCard, ParameterTable, Provenance
+from feature_lens.concepts import Concept
 from feature_lens.dual_record import DualRecord, Expansion, Fidelity, Order, Ticket
 from feature_lens.examples import Column, Examples, Modality
 from feature_lens.feature_set import Card, FeatureSet
+from feature_lens.kept_table import KeptTable
 from feature_lens.run_contents import KeptKernel, RunContents
 from feature_lens.store import schema, write_run
 from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
@@ -74,6 +76,18 @@ def dual() -> DualRecord:
     )
 
 
+def concepts() -> dict[str, Concept]:
+    """Two properties that are known of the examples."""
+    one = Concept("legs & wings", np.arange(24).reshape(12, 2) / 2, ("legs", "wings é"))
+    return {one.name: one, "size": Concept.of("size", np.arange(12) / 4)}
+
+
+def figures() -> KeptTable:
+    """A table with a column of every type."""
+    columns = {"step": np.arange(3), "loss": np.array([1.5, np.nan, 0.25]), "kept": np.array([True, False, True])}
+    return KeptTable("Figures", {**columns, "words": np.array(["é", "", "x"])}, "Made by formulas.")
+
+
 def contents(minor: int = 0) -> RunContents:
     """The contents of the frozen run of a minor version."""
     table = ParameterTable(("0.weight", "0.bias"), ((2, 4), (1,)), (1.0, 0.25))
@@ -89,6 +103,7 @@ def contents(minor: int = 0) -> RunContents:
         kernel_share=0.5,
         fitted_on="training examples",
         n_fitted=8,
+        reads_labels=minor >= 3,
         provenance=Provenance({"a": 1}, {"b": "2"}, "c", ("d",)),
     )
     examples = Examples.from_arrays(
@@ -99,6 +114,7 @@ def contents(minor: int = 0) -> RunContents:
         modality=Modality("image", (1, 2, 2), 0.0, 12.0),
         class_names=("even", "odd"),
         vocabulary=("a", "b"),
+        concepts=concepts() if minor >= 3 else {},
     )
     network = NetworkCard(
         name="frozen",
@@ -120,7 +136,8 @@ def contents(minor: int = 0) -> RunContents:
     if minor < 2:
         return RunContents("frozen", network, examples, outputs, sets, provenance)
     kernel = KeptKernel("trace", np.arange(144, dtype=np.float64).reshape(12, 12))
-    return RunContents("frozen", network, examples, outputs, sets, provenance, dual(), kernel)
+    tables = {"figures": figures()} if minor >= 3 else {}
+    return RunContents("frozen", network, examples, outputs, sets, provenance, dual(), kernel, tables)
 
 
 if __name__ == "__main__":

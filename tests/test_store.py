@@ -1,6 +1,6 @@
 """The run file: what is written is read back, by us and by plain h5py; damage is told and nothing is ever lost.
 
-`tests/frozen/run_v1.h5`, `run_v1_1.h5` and `run_v1_2.h5` are files of schema versions 1.0 to 1.2 as they were written when those were
+`tests/frozen/run_v1.h5`, `run_v1_1.h5`, `run_v1_2.h5` and `run_v1_3.h5` are files of schema versions 1.0 to 1.3 as they were written when those were
 frozen; `tests/frozen_run.py` says how they were made and what is in them.
 """
 
@@ -34,6 +34,7 @@ from feature_lens.store.table_group import table_elements
 FROZEN = Path(__file__).with_name("frozen") / "run_v1.h5"
 FROZEN_1_1 = FROZEN.with_name("run_v1_1.h5")
 FROZEN_1_2 = FROZEN.with_name("run_v1_2.h5")
+FROZEN_1_3 = FROZEN.with_name("run_v1_3.h5")
 # Of features 0 and 1 on the first three examples, by hand.
 FROZEN_VALUES = ([-1.5625, 0.9375, -2.15625], [-2.3125, 0.84375, 0.0625])
 SEAL = 85
@@ -269,6 +270,16 @@ def test_the_frozen_file_of_version_1_2_stays_readable() -> None:
         assert run.kernel is not None
         assert run.kernel.outputs == "trace"
         assert np.asarray(run.kernel.value[:])[11].tolist() == list(range(132, 144))
+
+
+def test_the_frozen_file_of_version_1_3_stays_readable() -> None:
+    with RunFile(FROZEN_1_3) as run:
+        _same(run, frozen_run.contents(3))
+        assert run.sets["all"].card.reads_labels
+        for concept, wanted in zip(run.examples.concepts, frozen_run.concepts().values(), strict=True):
+            np.testing.assert_array_equal(concept.values, wanted.values)
+        assert run.tables["figures"].text == "Made by formulas."
+        assert run.tables["figures"].arrays()["words"].tolist() == ["é", "", "x"]
 
 
 def test_eight_threads_read_right_values(good: bytes, tmp_path: Path) -> None:
