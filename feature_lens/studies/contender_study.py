@@ -147,10 +147,17 @@ class ContenderStudy(Study):
         """Sentences on the sets that some seeds have not, which the table therefore lacks."""
         sentences = []
         kept = set(table["kind"])
+        said: dict[str, tuple[str, list[int]]] = {}
         for seed, run in zip(self.seeds, runs, strict=True):
             missing = [one.kind.name for one in self.measured(run) if one.kind.name not in kept]
             sentences += [f"{name} could be made at seed {seed}, not at every other." for name in missing]
-            sentences += [f"Seed {seed}: {remark}" for remark in run.provenance.remarks if "is left out" in remark]
+            for remark in run.provenance.remarks:
+                if " is left out: " in remark:
+                    what, why = remark.split(" is left out: ", 1)
+                    said.setdefault(what, (why, []))[1].append(seed)
+        for what, (why, seeds) in said.items():
+            where = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+            sentences.append(f"{what} is left out at {where}: {why}")
         if SHUFFLED not in set(table["family"]):
             sentences.append("Labels cannot be shuffled: this network learns none.")
         return list(dict.fromkeys(sentences))

@@ -7,12 +7,16 @@ their intervals lie apart; else they are not told apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import pandas as pd
 
 from feature_lens.analysis.measures.descriptions import Measure, measure_of
 from feature_lens.analysis.measures.set_measures import measured_names
 from feature_lens.analysis.study.families import EFFECTIVE, FIRST_NAMED
+
+
+_NAMED: Final = 2  # of those that beat effective features by a measure, how many are named with their figures
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,10 @@ def _of_measure(verdict: Verdict) -> str:
     words = _large(verdict.measure.title)
     own = f"the best effective features ({verdict.own.title}, {_figure(verdict.own)})"
     if verdict.beaten_by:
-        return f"{words}: {own} are beaten by {_listed([str(one) for one in verdict.beaten_by])}."
+        named = [str(one) for one in verdict.beaten_by[:_NAMED]]
+        more = len(verdict.beaten_by) - len(named)
+        named += [f"{more} other kind{'s' if more > 1 else ''}"] if more else []
+        return f"{words}: {own} are beaten by {_listed(named)}."
     nearest = verdict.others[0]
     if verdict.wins:
         return f"{words}: {own} are ahead of all; next come {nearest}."
