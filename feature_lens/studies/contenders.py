@@ -111,8 +111,14 @@ def _network(net: ZooNet) -> Network:
 def _extracted(
     network: Network, examples: Examples, specs: list[str], components: int, settings: ExtractSettings, progress: bool
 ) -> RunContents:
-    sets = tuple(SetSettings.parsed(spec, n_components=components) for spec in specs)
+    sets = tuple(SetSettings.parsed(spec, n_components=_number(spec, components)) for spec in specs)
     return compute_run(network, examples, replace(settings, sets=sets, neurons=()), progress=progress)
+
+
+def _number(spec: str, components: int) -> int | None:
+    """How many features a set is asked for; those turned inside an eigenspace choose its dimension by a gap."""
+    basis, _, outputs = spec.partition("/")
+    return None if basis in ("varimax", "ica") and not outputs.startswith("neurons") else components
 
 
 def _of_shuffled(feature_set: FeatureSet) -> FeatureSet:

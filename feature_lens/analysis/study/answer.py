@@ -15,7 +15,6 @@ from feature_lens.analysis.measures.descriptions import Measure, measure_of
 from feature_lens.analysis.measures.set_measures import measured_names
 from feature_lens.analysis.study.families import EFFECTIVE, FIRST_NAMED
 
-
 _NAMED: Final = 2  # of those that beat effective features by a measure, how many are named with their figures
 
 
