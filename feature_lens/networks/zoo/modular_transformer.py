@@ -74,6 +74,7 @@ class ModularTransformer(ZooNet):
     data: ClassVar[str] = "all pairs of residues, made by the recipe"
     sets: ClassVar[tuple[str, ...]] = ("eigen/sum", "eigen/trace", "eigen/sum@initial", "unit/target")
     components: ClassVar[int] = 64
+    dual: ClassVar[bool] = False  # attention has no exact path features; those by quadrature take many minutes
     first_snapshot: ClassVar[int] = 40
 
     modulus: int = 29
