@@ -344,11 +344,11 @@ def test_no_bit_depends_on_workers_whatever_the_memory(memory: int, outputs: str
 
 
 def test_too_little_memory_and_unlike_designs_are_told() -> None:
-    little, _ = _design(mlp, _numbers(5)(600), memory=1 << 16)
-    plenty, _ = _design(mlp, _numbers(5)(600))
+    little, _ = _design(mlp, _numbers(5)(240), memory=1 << 16)
+    plenty, _ = _design(mlp, _numbers(5)(240))
     # Blocks and tiles of a few examples: the same products, in other orders.
     np.testing.assert_allclose(little.gram(), plenty.gram(), rtol=1e-12, atol=1e-12)
-    design, _ = _design(mlp, _numbers(5)(600), memory=1 << 10)
+    design, _ = _design(mlp, _numbers(5)(240), memory=1 << 10)
     with pytest.raises(SettingsError, match="working memory of at least"):
         design.gram()
     other, _ = _design(_tied, _numbers(3)(4))
