@@ -11,14 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from feature_lens.reading_commands import Overwrite
+_STUDIES = "Study: digits, language-model, mnist, modular-mlp, modular-transformer, optimisers, superposition"
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="Name of a study, or all.")],
+    name: Annotated[str, typer.Argument(help=f"{_STUDIES}, or all.")],
     out: Annotated[Path, typer.Option(help="Folder for runs, tables, figures and answers.")] = Path("studies"),
     workers: Annotated[int, typer.Option(help="Seeds computed at a time, each in a process of its own.")] = 2,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make everything anew, and replace what is there.")
+    ] = False,
 ) -> None:
     """Train networks from several seeds, and compare their effective features with every baseline, with intervals.
 

@@ -365,7 +365,7 @@ def study(runs: Path) -> Path:
 
 def test_the_study_page_shows_the_answer_and_every_figure(app: Opener, study: Path) -> None:
     shown = texts(fine(app("study", study)))
-    assert "neurons beat the best effective features on 1 of 2 measures (AUROC by class)" in shown
+    assert "of 2 measures the best effective features are beaten by neurons on 1 (AUROC by class)" in shown
     assert "they are ahead of every other set on 1" in shown
     assert "<img src=x" not in shown
     assert ">0.75 to 0.85<" in shown
@@ -378,5 +378,5 @@ def test_the_study_page_shows_the_answer_and_every_figure(app: Opener, study: Pa
 def test_the_overview_and_learn_begin_with_the_answer_of_the_study(app: Opener, study: Path) -> None:
     for page in ("overview", "learn"):
         shown = texts(fine(app(page, study)))
-        assert "neurons beat the best effective features" in shown, page
+        assert "the best effective features are beaten by neurons" in shown, page
         assert "<img src=x" not in shown, page

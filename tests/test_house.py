@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
     "studies": {"networks", "features", "dual", "settings", "extract", "store", "analysis"},
     "reading_commands": {"store", "analysis"},
     "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
-    "study_command": {"studies", "reading_commands"},
+    "study_command": {"studies"},
     "cli": {
         *("networks", "features", "dual", "dynamics", "store", "analysis", "settings"),
         *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "study_command", "app"),

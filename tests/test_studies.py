@@ -27,7 +27,7 @@ from feature_lens.ranking import rank_values
 from feature_lens.studies import STUDIES, Contender, ContenderStudy
 from feature_lens.studies.contender_study import baselines
 from feature_lens.studies.optimisers import OptimiserStudy
-from feature_lens.studies.running import run_studies
+from feature_lens.studies.running import run_studies, seed_run
 from feature_lens.studies.waves import wave_table
 
 
@@ -137,9 +137,15 @@ def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.Monke
     run_studies(["tiny"], folder, workers=1)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.setitem(STUDIES._entries, "tiny", dataclasses.replace(TINY, keep=3))
-    with pytest.raises(OutputError, match="made by another version of the study 'tiny'"):
+    with pytest.raises(OutputError, match=r"tiny.h5' was not made by this version of the study 'tiny'"):
         run_studies(["tiny"], folder, workers=1)
+    with pytest.raises(OutputError, match=r"tiny_seed_0.h5' was made by another version of the study 'tiny'"):
+        seed_run("tiny", 0, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(SettingsError, match="at least one process, but 0 came"):
+        run_studies(["tiny"], folder, workers=0)
+    with pytest.raises(OutputError, match="A folder was wanted"):
+        run_studies(["tiny"], folder / "tiny.md")
     with pytest.raises(SettingsError, match=r"No study is called 'tinny'.*Did you mean 'tiny'"):
         run_studies(["tinny"], folder)
 
@@ -162,8 +168,8 @@ def test_the_first_sentence_names_neurons_logits_and_random_directions_where_the
     table = pd.DataFrame([own, worse, neurons, pca])
     first = answer(table, "toys")[0]
     assert first == (
-        "On toys, neurons beat the best effective features on 1 of 2 measures (AUROC by class), and other baselines do on "
-        "1 more."
+        "On toys, of 2 measures the best effective features are beaten by neurons on 1 (AUROC by class), by other baselines "
+        "alone on 1 more."
     )
     one, two = verdicts(table)
     assert ([best.family for best in one.beaten_by], one.wins, one.own.title) == ([NEURONS], False, "eigen")

@@ -61,7 +61,8 @@ class ContenderStudy(Study):
 
     recipe: what differs from the shipped recipe, as 'setting=value'. contenders: the sets compared; every one of
     `CONTROLS` must be among their families, but for logits, which are always compared: SettingsError otherwise.
-    components: features that every set is given, the leading ones. draws: of examples and seeds, for intervals. keep:
+    components: features that every set is given at most, the leading ones; sets that choose their own number by gaps have
+    fewer, which measures that are means over features may favour. draws: of examples and seeds, for intervals. keep:
     examples kept at each end of a ranking. concepts: what else is known of the examples once the network is trained,
     from its run. tables: further tables of the run of a seed, by name.
     """
@@ -86,6 +87,7 @@ class ContenderStudy(Study):
     def plain(self) -> dict[str, Any]:
         kept = {"net", "contenders", "recipe", "components", "keep"}
         plain = {key: value for key, value in asdict(self).items() if key in kept}
+        plain["concepts"] = None if self.concepts is None else self.concepts.__name__
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     def contents(self, seed: int, progress: bool = False) -> RunContents:

@@ -13,13 +13,14 @@ from feature_lens.analysis.kinds import LOGITS as OUTPUTS
 from feature_lens.analysis.kinds import RANDOM as MIXTURE
 from feature_lens.analysis.study.families import FAMILIES, LOGITS, RANDOM, SHUFFLED
 from feature_lens.concepts import as_concepts
-from feature_lens.errors import CheckpointError, SettingsError
+from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.feature_set import FeatureSet
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.zoo import ZOO, ZooNet
+from feature_lens.networks.zoo.parameter_files import shipped_folder
 from feature_lens.run_contents import RunContents
 
 COMPETES: Final = "study_families"
@@ -101,11 +102,11 @@ def seed_contents(
 
 
 def _network(net: ZooNet) -> Network:
-    """As shipped where the recipe is that of the shipped parameters, else trained."""
-    try:
+    """As shipped where the recipe is that of the shipped parameters, else trained; raises CheckpointError where those were
+    altered."""
+    if net == type(net)() and shipped_folder(net.key()).is_dir():
         return net.shipped()
-    except CheckpointError:
-        return net.network(net.train())
+    return net.network(net.train())
 
 
 def _extracted(

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from feature_lens.analysis.study.families import EFFECTIVE, UNTRAINED
 from feature_lens.analysis.study.table import kept_frame
 from feature_lens.dual.perturbation.algorithms import BEFORE, AlgorithmSettings, AlgorithmStudy, algorithm_study
 from feature_lens.dual.perturbation.widths import network_of, task
@@ -23,6 +24,7 @@ from feature_lens.studies.study import STUDIES, Conclusion, Study, kept
 
 TRAINED: Final = "study_trained"
 PAIRS: Final = "study_pairs"
+_SAME: Final = 0.99  # least overlap of spans, over seeds and steps, that is called the same
 _STEPS: Final = ("large step", "small step")
 
 
@@ -108,11 +110,7 @@ def _words(found: AlgorithmStudy) -> dict[str, str]:
 
 
 def _pair_family(row: pd.Series) -> str:
-    if BEFORE in (row["one"], row["other"]):
-        return "untrained net"
-    return (
-        "effective features" if "adamw" not in f"{row['one']} {row['other']}" else "other combinations of activations"
-    )
+    return UNTRAINED if BEFORE in (row["one"], row["other"]) else EFFECTIVE
 
 
 def _sentences(table: pd.DataFrame, trained: pd.DataFrame, seeds: int) -> list[str]:
@@ -125,7 +123,7 @@ def _sentences(table: pd.DataFrame, trained: pd.DataFrame, seeds: int) -> list[s
     descent, other = of("descent", "sgd"), of("descent", "adamw")
     untrained = of("descent", BEFORE)
     apart = (
-        "come out the same by descent and by SGD, and not by AdamW"
+        f"{'come out the same by descent and by SGD, and not' if descent[0] > _SAME else 'are more alike by descent and by SGD than'} by AdamW"
         if descent[0] > other[1]
         else "of AdamW are not told apart from those of descent and SGD"
     )

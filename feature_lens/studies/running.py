@@ -15,10 +15,10 @@ import pandas as pd
 from feature_lens.analysis.measures.measured_kinds import MeasuredKind
 from feature_lens.analysis.study.figure import study_figure
 from feature_lens.analysis.study.table import STUDY
-from feature_lens.errors import OutputError
+from feature_lens.errors import OutputError, RunError, SettingsError
 from feature_lens.features.design import one_thread
 from feature_lens.run_contents import RunContents
-from feature_lens.store import RunFile, write_bytes, write_run
+from feature_lens.store import RunFile, check_folder, write_bytes, write_run
 from feature_lens.studies.study import STUDIES, kept
 
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
@@ -36,17 +36,42 @@ def run_studies(
     NAME.png, NAME.md and further tables of the study's own; returns these by study.
 
     Seeds that are in the folder already are kept, so a study that was stopped goes on. Raises SettingsError for an
-    unknown name and OutputError for a seed of another version of a study, unless `overwrite`.
+    unknown name or no worker, and OutputError for a seed of another version of a study, and for files of a study's name that
+    it did not make, unless `overwrite`.
     """
     for name in names:
         STUDIES[name]
-    folder.mkdir(parents=True, exist_ok=True)
+    if workers < 1:
+        raise SettingsError(f"Seeds are computed by at least one process, but {workers} came; give 1 or more workers.")
+    check_folder(folder, overwrite=True).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not overwrite:
+            _check_own(name, folder)
     wanted = [(name, seed) for name in names for seed in STUDIES[name].seeds]
     if workers == 1:
         found = {(name, seed): _seed(name, seed, folder, overwrite) for name, seed in progress(wanted, len(wanted))}
     else:
         found = _side_by_side(wanted, folder, workers, overwrite, progress)
     return {name: _conclude(name, folder, [found[name, seed] for seed in STUDIES[name].seeds]) for name in names}
+
+
+def _check_own(name: str, folder: Path) -> None:
+    """Raise OutputError where a file would be replaced that this study did not make."""
+    ours = folder / f"{name}.h5"
+    there = [path for path in folder.glob(f"{name}.*") if path != ours]
+    if not ours.exists() and not there:
+        return
+    try:
+        with RunFile(ours) as run:
+            if STUDY in run.tables and run.provenance.settings.get("study") == STUDIES[name].plain():
+                return
+    except RunError:  # no run, or a damaged one: not made by a study that ended
+        pass
+    found = ours if ours.exists() else there[0]
+    raise OutputError(
+        f"'{found}' was not made by this version of the study '{name}' and would be replaced; choose another folder, or "
+        "allow it with --overwrite."
+    )
 
 
 def _side_by_side(

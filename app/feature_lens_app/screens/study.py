@@ -32,8 +32,9 @@ views.notes(sentences[1:])
 
 views.head(
     "Measure by measure",
-    "A dot is the mean over the seeds, its line the interval over examples and seeds; a stroke is what 99 % of shuffled "
-    "examples stay below; dashed, the best of the effective features.",
+    "A dot is the mean over the seeds, its line the interval; a stroke, where there is one, is what 99 % of shuffled "
+    "examples stay below; dashed, the best of the effective features. Sets that choose their number of features by gaps "
+    "have fewer than the others.",
 )
 names = [name for name in measured_names(found) if found[name].notna().any()]
 with st.columns([2, 3])[0]:
@@ -49,7 +50,7 @@ colour = alt.Color(
     "family:N",
     scale=alt.Scale(domain=families, range=[COLOURS[family] for family in families]),
     sort=None,
-    legend=alt.Legend(title=None, orient="top", columns=5, labelLimit=260),
+    legend=alt.Legend(title=None, orient="top", columns=4, labelLimit=320),
 )
 # A regression that fails on a few examples may be far below 0, which is all there is to see of it.
 scale = alt.Scale(domain=[-0.1, 1.05], clamp=True) if name == "r2" else alt.Scale(zero=False)
@@ -94,4 +95,5 @@ for row in shown.to_dict("records"):
 st.html(
     views.table(["feature set", "competes as", "features", measure.title, "interval", "by chance"], cells, [2, 3, 4, 5])
 )
-views.quiet("All figures are tables of the Export page: study, and those of single seeds, study_seeds.")
+further = ", ".join(name for name in run.tables if name.startswith(f"{STUDY}_") and name != "study_families")
+views.quiet(f"All figures are tables of the Export page: study{', ' if further else ''}{further}.")

@@ -1,6 +1,7 @@
 """Every kind of feature of a run by every measure: what the tables of measures are made of.
 
-All kinds are given the same number of features, the leading ones in their own order; a feature that is seen in several
+All kinds are given the same number of features at most, the leading ones in their own order; sets that have fewer are
+measured by what they have, which means over features may favour. A feature that is seen in several
 views counts once for each, since each is a number per example. Letters: k features, n examples, t shown.
 """
 

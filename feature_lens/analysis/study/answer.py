@@ -1,7 +1,8 @@
 """What a study found, in sentences that its figures support and no more.
 
-Of every measure the best set of each family is compared with the best of effective features. One beats another where
-their intervals lie apart; else they are not told apart.
+Of every measure the best set of each family is compared with the best of effective features, each chosen on the examples
+that it is reported on, so a family of more sets has an advantage. One beats another where their intervals lie apart; else
+they are not told apart.
 """
 
 from __future__ import annotations
@@ -106,11 +107,10 @@ def _first(found: list[Verdict], lost: list[Verdict], won: list[Verdict], named:
     )
     rest = f"; {tail}" if tail else ""
     if named:
-        who = list(dict.fromkeys(best.family for one in named for best in one.beaten_by if best.family in FIRST_NAMED))
-        where = _listed([one.measure.title for one in named])
+        by = [_wins(family, named) for family in FIRST_NAMED]
         return (
-            f"On {subject}, {_listed(who)} beat{'s' if len(who) == 1 and who[0].endswith('t') else ''} the best effective "
-            f"features on {len(named)} of {total} ({where}){_others(lost, named)}{rest}."
+            f"On {subject}, of {total} the best effective features are beaten {_listed([part for part in by if part])}"
+            f"{_others(lost, named)}{rest}."
         )
     if lost:
         who = list(dict.fromkeys(best.family for one in lost for best in one.beaten_by))
@@ -123,9 +123,15 @@ def _first(found: list[Verdict], lost: list[Verdict], won: list[Verdict], named:
     return f"On {subject}, effective features are not told apart from the best other set on any of {total}."
 
 
+def _wins(family: str, named: list[Verdict]) -> str:
+    """On how many measures a family beats the best effective features, and which; '' where it does on none."""
+    own = [one.measure.title for one in named if any(best.family == family for best in one.beaten_by)]
+    return f"by {family} on {len(own)} ({_listed(own)})" if own else ""
+
+
 def _others(lost: list[Verdict], named: list[Verdict]) -> str:
     more = len(lost) - len(named)
-    return f", and other baselines do on {more} more" if more else ""
+    return f", by other baselines alone on {more} more" if more else ""
 
 
 def _of_measure(verdict: Verdict) -> str:
