@@ -17,6 +17,13 @@ from feature_lens.networks.network import Network
 from feature_lens.networks.zoo.zoo_net import ZOO, Training, ZooNet, at_least
 
 
+class Hidden(nn.Module):
+    """The hidden units as they are, so that they are seen as neurons."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
+
 class Tied(nn.Module):
     """ReLU(W^T W x + bias), each output times `scale`."""
 
@@ -26,10 +33,11 @@ class Tied(nn.Module):
         super().__init__()
         self.W = nn.Parameter(weight)
         self.bias = nn.Parameter(weight.new_zeros(weight.shape[1]))
+        self.hidden = Hidden()
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        hidden = nn.functional.linear(x, self.W)
+        hidden = self.hidden(nn.functional.linear(x, self.W))
         return torch.relu(nn.functional.linear(hidden, self.W.T, self.bias)) * self.scale
 
     def extra_repr(self) -> str:
