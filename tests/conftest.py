@@ -14,7 +14,7 @@ from feature_lens.analysis import Run, open_run
 
 @pytest.fixture(scope="session")
 def digits_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo run on the shipped parameters; tests that use it share an xdist group, so it is made once."""
+    """The demo run on the shipped parameters; made once by every worker that needs it."""
     from feature_lens.extract import extract_run
     from feature_lens.networks.zoo import Digits
 

@@ -24,7 +24,7 @@ from feature_lens.ranking import rank_values
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "jsonl": "JSON Lines", "zip": "ZIP of pictures"}

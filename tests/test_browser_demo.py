@@ -14,7 +14,7 @@ from PIL import Image
 from feature_lens.analysis import Run, format_value, sheet_geometry
 from feature_lens.networks.zoo import Digits
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,6 @@ def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 # Its run file is made by a process of its own, once.
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 @pytest.fixture(scope="module")

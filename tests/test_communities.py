@@ -68,7 +68,6 @@ def test_what_has_no_communities_is_refused() -> None:
         agreement([0, 1, 1], [0, 1])
 
 
-@pytest.mark.xdist_group("modular")
 def test_unit_blocks_of_the_net_that_adds_interact_within_frequencies_and_eigen_features_do_not() -> None:
     net = ModularAddition(modulus=13, width=160, training=1.0)
     network, pairs = net.network(net.train()), net.pairs()

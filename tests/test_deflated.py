@@ -271,7 +271,6 @@ def test_features_of_some_layers_are_taken_away_like_those_of_all(problem: tuple
 # The net of which it is known
 
 
-@pytest.mark.xdist_group("modular")
 def test_both_find_the_waves_of_the_net_that_adds_and_choose_their_dimensions() -> None:
     net = ModularAddition()
     everything = replace(net.examples(), training=None)

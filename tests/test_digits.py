@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import scipy.sparse.linalg
 
 from feature_lens.analysis import Run
 
 # One worker makes the demo run and keeps it for all tests that need it.
-pytestmark = pytest.mark.xdist_group("demo")
 
 
 def test_the_demo_net_is_accurate_on_held_out_digits(digits_run: Run) -> None:

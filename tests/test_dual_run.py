@@ -39,8 +39,6 @@ from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 from feature_lens.store.seal import sealed
 
-pytestmark = pytest.mark.xdist_group("dual_run")
-
 app = test_app.app  # a fixture
 SETTINGS = ExtractSettings(
     sets=(SetSettings("eigen", n_components=3), SetSettings("canonical")), neurons=(), dual=True, keep=4

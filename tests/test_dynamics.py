@@ -24,8 +24,6 @@ from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.states import Params
 
-pytestmark = pytest.mark.xdist_group("dynamics")
-
 N, CLASSES = 24, 3
 STEPS = (2, 5, 9)
 

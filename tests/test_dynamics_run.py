@@ -29,8 +29,6 @@ from feature_lens.kept_table import KeptTable
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
-pytestmark = pytest.mark.xdist_group("dynamics_run")
-
 app = test_app.app  # a fixture
 
 

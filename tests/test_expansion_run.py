@@ -40,7 +40,6 @@ from feature_lens.store.seal import sealed
 
 app = test_app.app  # fixtures
 here, invoke = test_cli.here, test_cli.invoke
-pytestmark = pytest.mark.xdist_group("expansion")
 
 
 def _network() -> Network:

@@ -24,8 +24,6 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.zoo import ModularAddition
 
-pytestmark = pytest.mark.xdist_group("modular")
-
 REFERENCE = np.load(Path(__file__).parent / "reference" / "modular_addition.npz")
 NET = ModularAddition()
 PAIRS = NET.pairs()

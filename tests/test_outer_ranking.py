@@ -17,8 +17,6 @@ from feature_lens.features.outer_ranking import PANEL, OuterHistogram, OuterRank
 from feature_lens.ranking import Ranking, rank_values
 
 # One worker compiles for all of them.
-pytestmark = pytest.mark.xdist_group("outer_ranking")
-
 SCALE = 0.7
 BLOCK = 333
 

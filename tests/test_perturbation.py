@@ -30,8 +30,6 @@ from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.networks import Network
 
-pytestmark = pytest.mark.xdist_group("perturbation")
-
 REFERENCE = np.load(Path(__file__).parent / "reference" / "perturbation.npz")
 TRAIN = Examples.from_arrays(REFERENCE["x_train"])
 TEST = Examples.from_arrays(REFERENCE["x_test"])

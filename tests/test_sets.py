@@ -24,8 +24,6 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import Logits, NeuronActivations
 from feature_lens.networks import Network
 
-pytestmark = pytest.mark.xdist_group("sets")
-
 
 @pytest.fixture(scope="module")
 def problem() -> tuple[Network, Examples]:

@@ -42,8 +42,6 @@ class _Few(Digits):
         return super().examples().on(np.arange(0, 1797, 12))
 
 
-pytestmark = pytest.mark.xdist_group("studies")
-
 # Fits of NMF, ICA and dictionaries are tested elsewhere.
 _FEW = tuple(one for one in baselines() if one.family != OTHER)
 TINY = ContenderStudy(

@@ -28,8 +28,6 @@ from feature_lens.networks import Network
 from feature_lens.run_contents import RunContents
 from feature_lens.store import write_run
 
-pytestmark = pytest.mark.xdist_group("tables")
-
 app = test_app.app  # a fixture
 # Tables that a run keeps as they are, whatever is in them.
 KEPT = [name for name in TABLES if name.startswith(("dynamics", "feature_history", "study"))]
