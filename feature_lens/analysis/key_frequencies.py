@@ -48,6 +48,11 @@ def sum_modes(pairs: Pairs, modulus: int, frequencies: tuple[int, ...]) -> Matri
     return _of(modes(pairs, modulus, "a + b"), frequencies)
 
 
+def difference_modes(pairs: Pairs, modulus: int, frequencies: tuple[int, ...]) -> Matrix:
+    """(n, 2 k) the same of a - b."""
+    return _of(modes(pairs, modulus, "a - b"), frequencies)
+
+
 def separate_modes(pairs: Pairs, modulus: int, frequencies: tuple[int, ...]) -> Matrix:
     """(n, 2 k) the same of f(a) + f(b): cos of a plus cos of b, and so for sin, columns of unit norm."""
     both = modes(pairs, modulus, "a") + modes(pairs, modulus, "b")
@@ -57,26 +62,24 @@ def separate_modes(pairs: Pairs, modulus: int, frequencies: tuple[int, ...]) -> 
 def leading_overlaps(features: Matrix, pairs: Pairs, modulus: int, frequencies: tuple[int, ...]) -> dict[str, float]:
     """How far leading features (n, k), strongest first, hold the waves of K key frequencies, as Lin, arXiv:2510.00468,
     counts them: the first 1 + 2 K, of which one is mostly the mean, those of a + b, and the next 2 K those of
-    f(a) + f(b). Beside them what the same groups hold of the other family, and what all 1 + 4 K hold of both.
+    f(a) + f(b). Beside them what the same groups hold of the other families, a - b among them, and what `both` together
+    hold of each: 'a + b in first', 'a + b in next', 'a + b in both', 'a - b in first' ...
 
     Features are taken as they are, not centred. Raises SettingsError for fewer than 1 + 4 K features. Chance for q of n
     random features is q / n.
     """
-    first, second = 1 + 2 * len(frequencies), 1 + 4 * len(frequencies)
-    if features.shape[1] < second or not frequencies:
+    first, both = 1 + 2 * len(frequencies), 1 + 4 * len(frequencies)
+    if features.shape[1] < both or not frequencies:
         raise SettingsError(
-            f"Waves of {len(frequencies)} key frequencies are looked for in {second} features, but "
+            f"Waves of {len(frequencies)} key frequencies are looked for in {both} features, but "
             f"{features.shape[1]} came; compute more of them."
         )
     known = {
         "a + b": sum_modes(pairs, modulus, frequencies),
+        "a - b": difference_modes(pairs, modulus, frequencies),
         "f(a) + f(b)": separate_modes(pairs, modulus, frequencies),
     }
-    groups = {
-        f"first {first}": features[:, :first],
-        f"next {second - first}": features[:, first:second],
-        f"first {second}": features[:, :second],
-    }
+    groups = {"first": features[:, :first], "next": features[:, first:both], "both": features[:, :both]}
     return {
         f"{family} in {group}": subspace_overlap(columns, waves)
         for family, waves in known.items()

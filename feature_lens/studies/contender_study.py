@@ -28,6 +28,7 @@ from feature_lens.analysis.study.families import (
 )
 from feature_lens.errors import SettingsError
 from feature_lens.extract import ExtractSettings
+from feature_lens.networks.zoo import ZOO, ZooNet
 from feature_lens.run_contents import RunContents
 from feature_lens.studies.contenders import Contender, families_of, seed_contents
 from feature_lens.studies.study import Conclusion, Study
@@ -64,7 +65,8 @@ class ContenderStudy(Study):
     components: features that every set is given at most, the leading ones; sets that choose their own number by gaps have
     fewer, which measures that are means over features may favour. draws: of examples and seeds, for intervals. keep:
     examples kept at each end of a ranking. concepts: what else is known of the examples once the network is trained,
-    from its run. tables: further tables of the run of a seed, by name.
+    from its run. tables: further tables of the run of a seed and its recipe, by name; words: sentences on these, with a
+    column for the seed.
     """
 
     net: str
@@ -74,7 +76,8 @@ class ContenderStudy(Study):
     draws: int = 200
     keep: int = 16
     concepts: Callable[[RunContents], Mapping[str, npt.NDArray[np.float64]]] | None = None
-    tables: Mapping[str, Callable[[RunContents], pd.DataFrame]] = field(default_factory=dict)
+    tables: Mapping[str, Callable[[RunContents, ZooNet], pd.DataFrame]] = field(default_factory=dict)
+    words: Callable[[Mapping[str, pd.DataFrame]], list[str]] = lambda _: []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,9 +95,8 @@ class ContenderStudy(Study):
 
     def contents(self, seed: int, progress: bool = False) -> RunContents:
         """Networks trained, or loaded where the recipe is the shipped one; every contender extracted."""
-        recipe = (*self.recipe, f"seed={seed}")
         made = seed_contents(
-            self.net, recipe, self.contenders, self.components, self._extraction, self.concepts, progress
+            self._recipe(seed), self.contenders, self.components, self._extraction, self.concepts, progress
         )
         settings = {**made.provenance.settings, "study": self.plain()}
         return replace(made, provenance=replace(made.provenance, settings=settings))
@@ -121,13 +123,17 @@ class ContenderStudy(Study):
         place = table["family"].map(FAMILIES.index)
         table = table.iloc[place.argsort(kind="stable")].reset_index(drop=True)
         seeds = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
-        sentences = answer(table, f"{runs[0].network.name} ({seeds})") + self._left_out(runs, table)
-        own = {name: self._of_seeds([make(run) for run in runs]) for name, make in self.tables.items()}
+        recipes = [self._recipe(seed) for seed in self.seeds]
+        own = {name: self._of_seeds(list(map(make, runs, recipes))) for name, make in self.tables.items()}
+        sentences = [*answer(table, f"{runs[0].network.name} ({seeds})"), *self.words(own), *self._left_out(runs, table)]
         return Conclusion(table, sentences, {"seeds": self._singles(runs), **own})
 
     @property
     def _extraction(self) -> ExtractSettings:
         return ExtractSettings(keep=self.keep, lenient=True, ablation=True, workers=1)  # seeds run side by side
+
+    def _recipe(self, seed: int) -> ZooNet:
+        return ZOO[self.net].from_text((*self.recipe, f"seed={seed}"))
 
     def _of_seeds(self, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return pd.concat(

@@ -19,7 +19,7 @@ from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.feature_set import FeatureSet
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
-from feature_lens.networks.zoo import ZOO, ZooNet
+from feature_lens.networks.zoo import ZooNet
 from feature_lens.networks.zoo.parameter_files import shipped_folder
 from feature_lens.run_contents import RunContents
 
@@ -61,8 +61,7 @@ def families_of(run: RunContents) -> Families:
 
 
 def seed_contents(
-    net_name: str,
-    recipe: Sequence[str],
+    net: ZooNet,
     contenders: Sequence[Contender],
     components: int,
     settings: ExtractSettings,
@@ -74,7 +73,6 @@ def seed_contents(
     Contenders of shuffled labels are left out where the network learns none. concepts: what is known of the examples
     once the network is trained.
     """
-    net = ZOO[net_name].from_text(recipe)
     examples = net.examples()
     network = _network(net)
     families: dict[str, str] = {}

@@ -9,7 +9,7 @@ STUDIES.register("modular-mlp")(
         question="Does the kernel of a network that adds residues show the waves it computes with, and do neurons?",
         net="modular_addition",
         components=128,
-        tables={"waves": wave_table},
+        tables={"waves": lambda run, _: wave_table(run)},
         contenders=(
             *effective(
                 "eigen/trace", "deflated/trace", "unit_blocks/trace", "learnt/trace", "varimax/trace", "ica/trace"

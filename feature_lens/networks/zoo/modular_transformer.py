@@ -40,6 +40,7 @@ class Transformer(nn.Module):
         self.mlp_in = nn.Linear(width, mlp, bias=False)
         self.relu = nn.ReLU()
         self.mlp_out = nn.Linear(mlp, width, bias=False)
+        self.stream = nn.Identity()  # what the unembedding reads, by a name, to be looked at
         self.unembed = nn.Linear(width, outputs, bias=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ class Transformer(nn.Module):
         key, value = (part(stream).view(b, t, self.heads, size) for part in (self.key, self.value))
         pattern = torch.softmax((query * key).sum(dim=3) / math.sqrt(size), dim=1)
         last = last + self.attended((pattern[..., None] * value).sum(dim=1).reshape(b, width))
-        last = last + self.mlp_out(self.relu(self.mlp_in(last)))
+        last = self.stream(last + self.mlp_out(self.relu(self.mlp_in(last))))
         logits: torch.Tensor = self.unembed(last)
         return logits
 
