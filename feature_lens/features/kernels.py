@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.compiled.pairs import add_scaled
+from feature_lens.features.compiled.pairs import add_scaled, transposed
 from feature_lens.features.gathered import Gathered, Pairs, rows_of
 from feature_lens.features.plan import Plan
 from feature_lens.features.reductions import Reduction
@@ -26,6 +26,8 @@ By = Literal["whole", "layer", "tensor"]
 _TILE_ROWS = 960
 # Rows of products over several positions.
 _TOGETHER = 1024
+# Products that are made before they are summed, in one pass over the sum.
+_AT_ONCE = 4
 
 
 class Source(Protocol):
@@ -147,7 +149,8 @@ class KernelWork:
 
     def _buffers(self, span: int) -> int:
         """Bytes that a worker takes for a tile while it is computed."""
-        numbers = (len(self.keys) + 1) * (span * self._q) ** 2 * self._outputs()
+        at_once = min(_AT_ONCE, sum(share.positions**2 for share in self._plan.shares if share.how == "pairs"))
+        numbers = (len(self.keys) * self._outputs() + at_once) * (span * self._q) ** 2 + at_once * span**2
         if self._q == 1 and any(share.positions > 1 for share in self._plan.shares if share.how == "pairs"):
             numbers += 3 * min(_TOGETHER, max(share.positions for share in self._plan.shares) * span) ** 2
         return numbers * self._dtype.itemsize
@@ -178,17 +181,24 @@ class KernelWork:
     def _tile(
         self, left: Gathered, at: slice, first: int, right: Gathered, to: slice, other: int, out: dict[str, Any]
     ) -> None:
-        q, outputs = self._q, self._outputs()
+        q, outputs, keys = self._q, self._outputs(), self.keys
         rows, columns = (at.stop - at.start) * q, (to.stop - to.start) * q
-        keys = self.keys
         total = self._scratch.array("total", (len(keys), outputs, rows, columns), self._dtype)
-        product = self._scratch.array("product", (rows, columns), self._dtype)
         place = {key: k for k, key in enumerate(keys)}
+        # Many positions first: each adds little, and is lost less on a sum that is still small.
+        pairs = sorted(zip(left.pairs, right.pairs, strict=True), key=lambda one: -len(one[0].positions()))
         for output in range(outputs):
-            own = total[:, output]
-            self._add_rows(own, place, left, at, right, to, output)
-            for mine, theirs in zip(left.pairs, right.pairs, strict=True):
-                self._add_pairs(own, place, mine, at, theirs, to, output, product)
+            sums = _Sums(total[:, output], q, self._scratch)
+            self._add_rows(sums, place, left, at, right, to, output)
+            apart = []
+            for mine, theirs in pairs:
+                if q == 1 and mine.g.shape[0] > 1:
+                    self._add_together(sums, place, mine, at, theirs, to, output)
+                else:
+                    apart.append((mine, theirs))
+            for group in _groups(self._terms(apart, place, at, to, output)):
+                sums.add_products(group)
+            sums.finish()
         top, beside = (first + at.start) * q, (other + to.start) * q
         for k, key in enumerate(keys):
             for output in range(outputs):
@@ -198,20 +208,18 @@ class KernelWork:
                 self._put(target, total[k, output], top, beside, output)
 
     def _add_rows(
-        self, total: Array, place: dict[str, int], left: Gathered, at: slice, right: Gathered, to: slice, output: int
+        self, sums: _Sums, place: dict[str, int], left: Gathered, at: slice, right: Gathered, to: slice, output: int
     ) -> None:
-        """Products of per-example gradients, into what is then added to."""
+        """Products of per-example gradients."""
         mine, theirs = left.matrix[at], right.matrix[to]
         if mine.shape[2] == 0:
-            total[...] = 0
             return
         if self._request.by == "whole":
-            np.matmul(self._flat(mine, output), self._flat(theirs, output).T, out=total[0])
+            sums.add(0, self._flat(mine, output), self._flat(theirs, output))
             return
-        total[...] = 0
         for rows in left.rows:
             a, b = mine[:, :, rows.columns], theirs[:, :, rows.columns]
-            total[place[self._key(rows.name)]] += self._flat(a, output) @ self._flat(b, output).T
+            sums.add(place[self._key(rows.name)], self._flat(a, output), self._flat(b, output))
 
     def _flat(self, matrix: Array, output: int) -> Array:
         """(b, q, m) as the rows of the kernel: (b q, m), (b, q m) where outputs are joined, (b, m) of one output."""
@@ -220,36 +228,23 @@ class KernelWork:
         made: Array = matrix.reshape(len(matrix) * self._q, -1)
         return made
 
-    def _add_pairs(
-        self,
-        total: Array,
-        place: dict[str, int],
-        mine: Pairs,
-        at: slice,
-        theirs: Pairs,
-        to: slice,
-        output: int,
-        product: Array,
-    ) -> None:
-        if self._q == 1 and mine.g.shape[0] > 1:
-            self._add_together(total, place, mine, at, theirs, to, output)
-            return
-        shape = (-1, self._plan.rows, mine.n_out)
-        for t in mine.positions():
-            left = self._flat(mine.g[t, at].reshape(shape), output)
-            for u in theirs.positions():
-                np.matmul(left, self._flat(theirs.g[u, to].reshape(shape), output).T, out=product)
-                if self._request.by == "whole":
-                    scale: Any = 0.0
+    def _terms(
+        self, pairs: Sequence[tuple[Pairs, Pairs]], place: dict[str, int], at: slice, to: slice, output: int
+    ) -> Iterator[_Term]:
+        """What is multiplied and scaled for pairs of positions, one after the other."""
+        for mine, theirs in pairs:
+            shape = (-1, self._plan.rows, mine.n_out)
+            for t in mine.positions():
+                left = self._flat(mine.g[t, at].reshape(shape), output)
+                for u in theirs.positions():
+                    scales: dict[int, Any] = {}
                     for a, b in zip(mine.inputs, theirs.inputs, strict=True):
-                        scale += a.gram(t, at, b, u, to)
-                    self._add(total[0], product, scale, at, to)
-                    continue
-                for a, b in zip(mine.inputs, theirs.inputs, strict=True):
-                    self._add(total[place[self._key(a.name)]], product, a.gram(t, at, b, u, to), at, to)
+                        k = place[self._key(a.name)]
+                        scales[k] = scales.get(k, 0.0) + a.gram(t, at, b, u, to)
+                    yield _Term(left, self._flat(theirs.g[u, to].reshape(shape), output), scales)
 
     def _add_together(
-        self, total: Array, place: dict[str, int], mine: Pairs, at: slice, theirs: Pairs, to: slice, output: int
+        self, sums: _Sums, place: dict[str, int], mine: Pairs, at: slice, theirs: Pairs, to: slice, output: int
     ) -> None:
         """The same where an example has one row: some positions of both sides in one product, since those of single
         positions would be small."""
@@ -266,7 +261,7 @@ class KernelWork:
                 for k, scale in parts.items():
                     scaled = np.multiply(product, scale, out=product if len(parts) == 1 else None)
                     # One axis after the other: the sum over both at once takes twice as long.
-                    total[k] += scaled.reshape(b, len(ts), -1).sum(axis=1).reshape(b, c, len(us)).sum(axis=2)
+                    sums.add_values(k, scaled.reshape(b, len(ts), -1).sum(axis=1).reshape(b, c, len(us)).sum(axis=2))
 
     def _of_output(self, g: Array, output: int) -> Array:
         """g (t, b, q o), or of one output alone (t, b, o)."""
@@ -275,25 +270,83 @@ class KernelWork:
         made: Array = g.reshape(*g.shape[:2], self._plan.rows, -1)[:, :, output]
         return made
 
-    def _add(self, total: Array, product: Array, scale: Any, at: slice, to: slice) -> None:
-        sizes = (at.stop - at.start, to.stop - to.start)
-        full = np.asarray(scale, dtype=self._dtype)
-        if full.shape != sizes or not full.flags.c_contiguous:
-            full = np.ascontiguousarray(np.broadcast_to(full, sizes))
-        add_scaled(total, product, full, self._q)
-
     def _put(self, target: Any, tile: Array, top: int, left: int, output: int) -> None:
         rows, columns = tile.shape
         if isinstance(target, np.ndarray):
             target[top : top + rows, left : left + columns] = tile
             if self._symmetric and top != left:
-                target[left : left + columns, top : top + rows] = tile.T
+                transposed(target[left : left + columns, top : top + rows], tile)
         else:
             lead = (output,) if self._request.each_output else ()
             with self._lock:
                 target[(*lead, slice(top, top + rows), slice(left, left + columns))] = tile
                 if self._symmetric and top != left:
                     target[(*lead, slice(left, left + columns), slice(top, top + rows))] = tile.T
+
+
+@dataclass(frozen=True)
+class _Term:
+    """left right^T, of which a multiple for every pair of examples goes to the kernel of each number in `scales`."""
+
+    left: Array
+    right: Array
+    scales: dict[int, Any]
+
+
+class _Sums:
+    """Kernels of one tile by number (m, rows, columns), q rows per example: what comes first is written, the rest is
+    added."""
+
+    def __init__(self, total: Array, q: int, scratch: Scratch) -> None:
+        self._total, self._q, self._scratch = total, q, scratch
+        self._started: set[int] = set()
+
+    def add(self, k: int, left: Array, right: Array) -> None:
+        """left right^T."""
+        if k in self._started:
+            self._total[k] += left @ right.T
+        else:
+            np.matmul(left, right.T, out=self._total[k])
+        self._started.add(k)
+
+    def add_values(self, k: int, values: Array) -> None:
+        if k in self._started:
+            self._total[k] += values
+        else:
+            self._total[k] = values
+        self._started.add(k)
+
+    def add_products(self, terms: Sequence[_Term]) -> None:
+        """Terms that go to the same kernels."""
+        _, rows, columns = self._total.shape
+        dtype, q = self._total.dtype, self._q
+        products = self._scratch.array("products", (len(terms), rows, columns), dtype)
+        for product, term in zip(products, terms, strict=True):
+            np.matmul(term.left, term.right.T, out=product)
+        scales = self._scratch.array("scales", (len(terms), rows // q, columns // q), dtype)
+        for k in terms[0].scales:
+            for scale, term in zip(scales, terms, strict=True):
+                scale[...] = term.scales[k]
+            add_scaled(self._total[k], products, scales, q, k in self._started)
+            self._started.add(k)
+
+    def finish(self) -> None:
+        """Kernels that nothing went to are zero."""
+        for k in range(len(self._total)):
+            if k not in self._started:
+                self._total[k] = 0
+
+
+def _groups(terms: Iterator[_Term]) -> Iterator[list[_Term]]:
+    """Up to so many successive terms that go to the same kernels."""
+    group: list[_Term] = []
+    for term in terms:
+        if group and (len(group) == _AT_ONCE or term.scales.keys() != group[0].scales.keys()):
+            yield group
+            group = []
+        group.append(term)
+    if group:
+        yield group
 
 
 def _some(positions: list[int], each: int) -> list[list[int]]:

@@ -89,7 +89,9 @@ def published_words(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     low = [f"seed {seed}" for seed in tested.index[tested < _GENERALISES]]
     words = [f"Accuracy on tested pairs: {', '.join(f'{share:.3f} at seed {seed}' for seed, share in tested.items())}."]
     if low:
-        words.append(f"The network does not reach 99 % of tested pairs at {' and '.join(low)}; it is reported all the same.")
+        words.append(
+            f"The network does not reach 99 % of tested pairs at {' and '.join(low)}; it is reported all the same."
+        )
     return words + [_of_waves(table, column) for column in table.columns if column in _PUBLISHED]
 
 
