@@ -104,7 +104,8 @@ def compute_run(
         weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
     if settings.dual or settings.ablation:
         designs = {job.name: job.design for job in jobs}
-        sets = {name: _with_effects(built, designs[name], weight) for name, built in sets.items()}
+        most = None if settings.dual else settings.ablation
+        sets = {name: _with_effects(built, designs[name], weight, most) for name, built in sets.items()}
     tables, untold = ({}, ()) if steps is None else _dynamics(steps, examples, jobs, sets, settings, progress)
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
@@ -144,9 +145,11 @@ def _dynamics(
             return {}, (f"Training dynamics are left out. {error}",)
 
 
-def _with_effects(feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDArray[np.float64] | None) -> FeatureSet:
+def _with_effects(
+    feature_set: FeatureSet, design: DesignMatrix, weight: npt.NDArray[np.float64] | None, most: int | None
+) -> FeatureSet:
     """A set with what the network does without each feature; weights in the order of their mean contribution."""
-    columns = dict(feature_set.columns) | ablations(design, feature_set, weight)
+    columns = dict(feature_set.columns) | ablations(design, feature_set, weight, most)
     if weight is not None and feature_set.is_canonical:
         columns["order"] = np.argsort(-weight, kind="stable").astype(np.int32)
     return replace(feature_set, columns=columns)

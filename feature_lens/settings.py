@@ -116,7 +116,7 @@ class ExtractSettings:
     neurons: hidden layers shown as ordinary neurons, all without, beside those that `sets` name. reduce: 'max', 'mean' or 'absmax', which one of a
     unit's many positions stands for it. keep: examples kept at each end of a ranking (m). rank_outputs: 'auto' or
     'all', for weight features. factors: keep activations and output gradients of weight features, from which every
-    value follows. ablation: also run the network without each feature and neuron. lenient: leave a set out, with a
+    value follows. ablation: how many leading features and neurons of each set the network is also run without. lenient: leave a set out, with a
     remark, that cannot be made of this network, where otherwise nothing is made. dual: also fit the dual model, and
     share out what training added among features, with ablations; flattened: its
     regressions on whole kernels too; trained_step and trained_time: the step and number of steps of full-batch
@@ -135,7 +135,7 @@ class ExtractSettings:
     rank_outputs: RankOutputs = "auto"
     factors: bool = False
     dual: bool = False
-    ablation: bool = False
+    ablation: int = 0
     lenient: bool = False
     flattened: bool = False
     trained_step: float = 0.0

@@ -147,7 +147,7 @@ def test_leniency_leaves_out_sets_that_cannot_be_made_before_and_after_they_are_
     _, few = made(_Root(), (3,), 8, 2)
     network = Network.from_module(_Vector().eval(), initial=_Vector().state_dict())
     wanted = (SetSettings("unit"), SetSettings("eigen", n_components=1), SetSettings("deflated", "trace"))
-    settings = ExtractSettings(sets=wanted, lenient=True, ablation=True)
+    settings = ExtractSettings(sets=wanted, lenient=True, ablation=64)
     contents = compute_run(network, few, settings, progress=False)
     assert list(contents.sets) == ["eigen"]
     remarks = [remark for remark in contents.provenance.remarks if "is left out" in remark]
@@ -156,6 +156,21 @@ def test_leniency_leaves_out_sets_that_cannot_be_made_before_and_after_they_are_
     assert contents.dual is None
     with pytest.raises(SettingsError):
         compute_run(network, few, ExtractSettings(sets=wanted[1:]), progress=False)
+
+
+def test_the_network_is_run_without_so_many_leading_features_alone() -> None:
+    network, examples = _problem()
+    wanted = (SetSettings("eigen", n_components=4), SetSettings("unit"), SetSettings("canonical", "neurons"))
+    few, every = (
+        compute_run(network, examples, ExtractSettings(sets=wanted, neurons=(), ablation=most), progress=False)
+        for most in (2, 1000)
+    )
+    for name, feature_set in few.sets.items():
+        order, known = feature_set.read("order"), every.sets[name].read("ablation/example")
+        found = feature_set.read("ablation/example")
+        np.testing.assert_array_equal(found[order[:2]], known[order[:2]])
+        assert np.isfinite(known).all()
+        assert np.isnan(found[order[2:]]).all()
 
 
 class _Vector(nn.Module):

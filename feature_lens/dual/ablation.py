@@ -7,7 +7,7 @@ part. A neuron is set to zero. These are runs of the real network, not sums of c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,19 @@ MOST_WEIGHTS = 256
 _TILE = 256
 
 
-def ablations(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None = None) -> dict[str, Column]:
+def ablations(
+    design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None = None, most: int | None = None
+) -> dict[str, Column]:
     """Columns "ablation/..." of a feature set, empty where its features have no part of d.
 
     loss (k): change of the mean of 1/2 sum (f - y)^2, and accuracy (k), on held-out examples (all without a split);
     output (k, c): mean change of each output there; highest and lowest (k, v, m): change of the predicted output on
-    the kept examples, and example (k, n) on all of them, but for weights. NaN where there is nothing to compare with, and for weights beyond the 256 of largest
+    the kept examples, and example (k, n) on all of them, but for weights. NaN where there is nothing to compare with, for
+    features beyond the `most` that lead in the set's own order (all without), and for weights beyond the 256 of largest
     contribution `weight` (p,). Cost: one forward pass of all examples for every feature.
     """
-    runs = _runs(design, feature_set, weight)
+    leading = np.asarray(feature_set.columns["order"])[:most].tolist()
+    runs = _runs(design, feature_set, weight, leading)
     if runs is None:
         return {}
     network, examples = design.network, design.examples
@@ -96,28 +100,30 @@ class _Judge:
         return float((outputs.argmax(axis=1) == self._labels)[self.held].mean())
 
 
-def _runs(design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None) -> Iterator[tuple[int, Matrix]] | None:
-    """Number and outputs (n, c) of the features that can be taken away; None where none can."""
+def _runs(
+    design: DesignMatrix, feature_set: FeatureSet, weight: Matrix | None, leading: Sequence[int]
+) -> Iterator[tuple[int, Matrix]] | None:
+    """Number and outputs (n, c) of the leading features that can be taken away; None where none can."""
     if isinstance(design, NeuronActivations) and feature_set.is_neurons:
-        return _without_neurons(design)
+        return _without_neurons(design, leading)
     if not isinstance(design, EffectiveFeatures) or design.network.initial is None:
         return None
     added = np.concatenate([as_matrix(value).ravel() for value in design.network.displacement().values()])
     inside = np.isin(_names(design.network), design.parameters.names)
     if feature_set.is_canonical and weight is not None and inside.all():
-        chosen = np.argsort(-weight, kind="stable")[:MOST_WEIGHTS]
+        chosen = np.argsort(-weight, kind="stable")[: min(MOST_WEIGHTS, len(leading))]
         return _without(design, ((int(one), _single(added, int(one))) for one in chosen))
     if feature_set.card.basis == "unit":
         owner = units_of(design)[0]
-        parts = (np.where(owner == unit, added[inside], 0.0) for unit in range(len(feature_set)))
-        return _without(design, enumerate(_spread(part, inside) for part in parts))
+        parts = ((unit, np.where(owner == unit, added[inside], 0.0)) for unit in leading)
+        return _without(design, ((unit, _spread(part, inside)) for unit, part in parts))
     direction = feature_set.columns.get("direction")
     if direction is not None and len(direction.shape) == 2:
         table = design.network.parameters
         scale = np.sqrt(np.repeat(table.learning_rates, table.sizes))
         vectors = np.asarray(direction, dtype=np.float64)  # over all of theta, whatever tensors were chosen
         sizes = vectors @ (added / scale)
-        return _without(design, ((k, sizes[k] * vectors[k] * scale) for k in range(len(vectors))))
+        return _without(design, ((k, sizes[k] * vectors[k] * scale) for k in leading))
     return None
 
 
@@ -147,7 +153,7 @@ def _without(design: EffectiveFeatures, parts: Iterator[tuple[int, Matrix]]) -> 
         yield feature, network.outputs_at(params, design.examples, _TILE)
 
 
-def _without_neurons(design: NeuronActivations) -> Iterator[tuple[int, Matrix]]:
+def _without_neurons(design: NeuronActivations, units: Sequence[int]) -> Iterator[tuple[int, Matrix]]:
     """Outputs with one unit of a layer set to zero, wherever it has a value."""
     network, axis = design.network, design.info.unit_axis
     layer = network.module.get_submodule(design.layer)
@@ -160,7 +166,7 @@ def _without_neurons(design: NeuronActivations) -> Iterator[tuple[int, Matrix]]:
 
         return hook
 
-    for unit in range(design.n_columns):
+    for unit in units:
         with one_pass():
             handle = layer.register_forward_hook(silence(unit))
             try:

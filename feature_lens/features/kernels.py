@@ -26,8 +26,10 @@ By = Literal["whole", "layer", "tensor"]
 _TILE_ROWS = 960
 # Rows of products over several positions.
 _TOGETHER = 1024
-# Products that are made before they are summed, in one pass over the sum.
+# Products that are made before they are summed, in one pass over the sum, and the bytes of all of them: rows of a tile
+# are taken as few at a time as stay in a core's own cache.
 _AT_ONCE = 4
+_STRIP_BYTES = 2 << 20
 
 
 class Source(Protocol):
@@ -150,7 +152,9 @@ class KernelWork:
     def _buffers(self, span: int) -> int:
         """Bytes that a worker takes for a tile while it is computed."""
         at_once = min(_AT_ONCE, sum(share.positions**2 for share in self._plan.shares if share.how == "pairs"))
-        numbers = (len(self.keys) * self._outputs() + at_once) * (span * self._q) ** 2 + at_once * span**2
+        side = span * self._q
+        strip = _strip(at_once, side, self._q, self._dtype.itemsize)
+        numbers = len(self.keys) * side**2 + at_once * (min(strip, side) * side + len(self.keys) * span**2)
         if self._q == 1 and any(share.positions > 1 for share in self._plan.shares if share.how == "pairs"):
             numbers += 3 * min(_TOGETHER, max(share.positions for share in self._plan.shares) * span) ** 2
         return numbers * self._dtype.itemsize
@@ -181,14 +185,21 @@ class KernelWork:
     def _tile(
         self, left: Gathered, at: slice, first: int, right: Gathered, to: slice, other: int, out: dict[str, Any]
     ) -> None:
-        q, outputs, keys = self._q, self._outputs(), self.keys
-        rows, columns = (at.stop - at.start) * q, (to.stop - to.start) * q
-        total = self._scratch.array("total", (len(keys), outputs, rows, columns), self._dtype)
+        q, keys = self._q, self.keys
+        rows, columns = (
+            slice((start + part.start) * q, (start + part.stop) * q) for start, part in ((first, at), (other, to))
+        )
         place = {key: k for k, key in enumerate(keys)}
         # Many positions first: each adds little, and is lost less on a sum that is still small.
         pairs = sorted(zip(left.pairs, right.pairs, strict=True), key=lambda one: -len(one[0].positions()))
-        for output in range(outputs):
-            sums = _Sums(total[:, output], q, self._scratch)
+        for output in range(self._outputs()):
+            targets = [self._target(out[key], output) for key in keys]
+            if left.matrix.shape[2] == 0 and self._written_once(pairs, targets):
+                total = [target[rows, columns] for target in targets]
+            else:
+                size = (len(keys), rows.stop - rows.start, columns.stop - columns.start)
+                total = list(self._scratch.array("total", size, self._dtype))
+            sums = _Sums(total, q, self._scratch)
             self._add_rows(sums, place, left, at, right, to, output)
             apart = []
             for mine, theirs in pairs:
@@ -199,13 +210,18 @@ class KernelWork:
             for group in _groups(self._terms(apart, place, at, to, output)):
                 sums.add_products(group)
             sums.finish()
-        top, beside = (first + at.start) * q, (other + to.start) * q
-        for k, key in enumerate(keys):
-            for output in range(outputs):
-                target = (
-                    out[key][output] if self._request.each_output and isinstance(out[key], np.ndarray) else out[key]
-                )
-                self._put(target, total[k, output], top, beside, output)
+            for target, tile in zip(targets, total, strict=True):
+                self._put(target, tile, rows, columns, output)
+
+    def _target(self, out: Any, output: int) -> Any:
+        """Where a kernel goes: an array of its own (rows, columns), or the data set that it is in."""
+        return out[output] if self._request.each_output and isinstance(out, np.ndarray) else out
+
+    def _written_once(self, pairs: Sequence[tuple[Pairs, Pairs]], targets: Sequence[Any]) -> bool:
+        """Whether a tile is summed in one pass, and so can be where it belongs from the beginning."""
+        terms = sum(len(mine.positions()) * len(theirs.positions()) for mine, theirs in pairs)
+        arrays = all(isinstance(target, np.ndarray) and target.dtype == self._dtype for target in targets)
+        return self._request.by == "whole" and terms <= _AT_ONCE and arrays
 
     def _add_rows(
         self, sums: _Sums, place: dict[str, int], left: Gathered, at: slice, right: Gathered, to: slice, output: int
@@ -270,18 +286,19 @@ class KernelWork:
         made: Array = g.reshape(*g.shape[:2], self._plan.rows, -1)[:, :, output]
         return made
 
-    def _put(self, target: Any, tile: Array, top: int, left: int, output: int) -> None:
-        rows, columns = tile.shape
+    def _put(self, target: Any, tile: Array, rows: slice, columns: slice, output: int) -> None:
+        mirror = self._symmetric and rows.start != columns.start
         if isinstance(target, np.ndarray):
-            target[top : top + rows, left : left + columns] = tile
-            if self._symmetric and top != left:
-                transposed(target[left : left + columns, top : top + rows], tile)
+            if not np.shares_memory(target, tile):
+                target[rows, columns] = tile
+            if mirror:
+                transposed(target[columns, rows], tile)
         else:
             lead = (output,) if self._request.each_output else ()
             with self._lock:
-                target[(*lead, slice(top, top + rows), slice(left, left + columns))] = tile
-                if self._symmetric and top != left:
-                    target[(*lead, slice(left, left + columns), slice(top, top + rows))] = tile.T
+                target[(*lead, rows, columns)] = tile
+                if mirror:
+                    target[(*lead, columns, rows)] = tile.T
 
 
 @dataclass(frozen=True)
@@ -294,47 +311,58 @@ class _Term:
 
 
 class _Sums:
-    """Kernels of one tile by number (m, rows, columns), q rows per example: what comes first is written, the rest is
+    """Kernels of one tile by number (rows, columns), q rows per example: what comes first is written, the rest is
     added."""
 
-    def __init__(self, total: Array, q: int, scratch: Scratch) -> None:
+    def __init__(self, total: Sequence[Array], q: int, scratch: Scratch) -> None:
         self._total, self._q, self._scratch = total, q, scratch
         self._started: set[int] = set()
 
     def add(self, k: int, left: Array, right: Array) -> None:
         """left right^T."""
         if k in self._started:
-            self._total[k] += left @ right.T
+            self._total[k][...] += left @ right.T
         else:
             np.matmul(left, right.T, out=self._total[k])
         self._started.add(k)
 
     def add_values(self, k: int, values: Array) -> None:
         if k in self._started:
-            self._total[k] += values
+            self._total[k][...] += values
         else:
-            self._total[k] = values
+            self._total[k][...] = values
         self._started.add(k)
 
     def add_products(self, terms: Sequence[_Term]) -> None:
-        """Terms that go to the same kernels."""
-        _, rows, columns = self._total.shape
-        dtype, q = self._total.dtype, self._q
-        products = self._scratch.array("products", (len(terms), rows, columns), dtype)
-        for product, term in zip(products, terms, strict=True):
-            np.matmul(term.left, term.right.T, out=product)
-        scales = self._scratch.array("scales", (len(terms), rows // q, columns // q), dtype)
-        for k in terms[0].scales:
-            for scale, term in zip(scales, terms, strict=True):
-                scale[...] = term.scales[k]
-            add_scaled(self._total[k], products, scales, q, k in self._started)
-            self._started.add(k)
+        """Terms that go to the same kernels, a strip of rows at a time."""
+        (rows, columns), dtype, q = self._total[0].shape, self._total[0].dtype, self._q
+        scales = {
+            k: self._scratch.array(f"scales {k}", (len(terms), rows // q, columns // q), dtype) for k in terms[0].scales
+        }
+        for m, term in enumerate(terms):
+            for k, scale in term.scales.items():
+                scales[k][m] = scale
+        step = _strip(len(terms), columns, q, dtype.itemsize)
+        for first in range(0, rows, step):
+            stop = min(first + step, rows)
+            products = self._scratch.array("products", (len(terms), stop - first, columns), dtype)
+            for product, term in zip(products, terms, strict=True):
+                np.matmul(term.left[first:stop], term.right.T, out=product)
+            for k, scale in scales.items():
+                own = scale[:, first // q : stop // q]
+                add_scaled(self._total[k][first:stop], products, own, q, k in self._started)
+        self._started.update(scales)
 
     def finish(self) -> None:
         """Kernels that nothing went to are zero."""
-        for k in range(len(self._total)):
+        for k, total in enumerate(self._total):
             if k not in self._started:
-                self._total[k] = 0
+                total[...] = 0
+
+
+def _strip(count: int, columns: int, q: int, itemsize: int) -> int:
+    """Rows of a tile that so many products are made of at a time: those of whole examples."""
+    return max(1, _STRIP_BYTES // (max(count, 1) * columns * itemsize * q)) * q
 
 
 def _groups(terms: Iterator[_Term]) -> Iterator[list[_Term]]:

@@ -134,7 +134,8 @@ class ContenderStudy(Study):
 
     @property
     def _extraction(self) -> ExtractSettings:
-        return ExtractSettings(keep=self.keep, lenient=True, ablation=True, workers=1)  # seeds run side by side
+        # Seeds run side by side.
+        return ExtractSettings(keep=self.keep, lenient=True, ablation=self.components, workers=1)
 
     def _recipe(self, seed: int) -> ZooNet:
         return ZOO[self.net].from_text((*self.recipe, f"seed={seed}"))

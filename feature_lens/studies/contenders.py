@@ -84,7 +84,9 @@ def seed_contents(
             continue
         # Any permutation will do, but not the same for every seed.
         of = _network(replace(net, shuffled=1 + net.seed)) if family == SHUFFLED else network
-        part = _extracted(of, examples, specs, components, settings, progress)
+        # Without a feature of the other network, this one is not run.
+        own = replace(settings, ablation=0) if family == SHUFFLED else settings
+        part = _extracted(of, examples, specs, components, own, progress)
         parts.append(part)
         for feature_set in part.sets.values():
             kept = _of_shuffled(feature_set) if family == SHUFFLED else _light(feature_set)

@@ -12,8 +12,8 @@ from feature_lens.features.compiled import compiled
 Array = npt.NDArray[Any]
 
 
-# Side of the squares that a tile is turned by: few enough pages of memory at a time.
-_SIDE = 32
+# Columns of a tile that are turned at a time: what is read of them stays in the core, and what is written is in long rows.
+_COLUMNS = 8
 
 
 @compiled
@@ -45,10 +45,9 @@ def add_scaled(out: Array, products: Array, scales: Array, q: int, add: bool) ->
 
 @compiled
 def transposed(out: Array, tile: Array) -> None:
-    """out = tile.T, square by square."""
+    """out = tile.T, some columns of the tile at a time."""
     rows, columns = tile.shape
-    for first in range(0, columns, _SIDE):
-        for top in range(0, rows, _SIDE):
-            for column in range(first, min(first + _SIDE, columns)):
-                for row in range(top, min(top + _SIDE, rows)):
-                    out[column, row] = tile[row, column]
+    for first in range(0, columns, _COLUMNS):
+        for column in range(first, min(first + _COLUMNS, columns)):
+            for row in range(rows):
+                out[column, row] = tile[row, column]
