@@ -81,17 +81,25 @@ def app(browser: Browser, run_path: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def window(browser: Browser) -> Iterator[Tab]:
-    opened = Tab(browser)
+def windows(browser: Browser) -> Iterator[tuple[Tab, Tab]]:
+    """Two that share nothing, for all tests, since a new one loads the whole of Streamlit again."""
+    opened = Tab(browser), Tab(browser)
     yield opened
-    opened.close()
+    for window in opened:
+        window.close()
 
 
 @pytest.fixture
-def tab(window: Tab) -> Tab:
-    """One window for all tests, since a new one loads the whole of Streamlit again; copies of links get their own."""
-    window.wrong.clear()
-    return window
+def tab(windows: tuple[Tab, Tab]) -> Tab:
+    windows[0].wrong.clear()
+    return windows[0]
+
+
+@pytest.fixture
+def elsewhere(windows: tuple[Tab, Tab]) -> Tab:
+    """Where copies of links are opened."""
+    windows[1].wrong.clear()
+    return windows[1]
 
 
 @pytest.mark.parametrize("run", ["first", "hostile"])
@@ -150,26 +158,22 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("address", list(VIEWS))
-def test_a_copied_address_restores_what_every_widget_shows(browser: Browser, tab: Tab, app: str, address: str) -> None:
+def test_a_copied_address_restores_what_every_widget_shows(tab: Tab, elsewhere: Tab, app: str, address: str) -> None:
     tab.go(app + address)
     for kind, label, value, parameter in VIEWS[address]:
         before = tab.parameter(parameter)
         tab.choose(kind, label, value)
         tab.wait_parameter(parameter, before)
     tab.fine()
-    copy = Tab(browser)
-    try:
-        copy.go(tab.page.url)
-        copy.fine()
-        assert copy.page.url == tab.page.url
-        for kind, label, value in {
-            (kind, label): (kind, label, value) for kind, label, value, _ in VIEWS[address]
-        }.values():
-            wanted = f"output 0: ant, {value}" if kind == "several" else value
-            tab.expect(kind, label, wanted)
-            copy.expect(kind, label, wanted)
-    finally:
-        copy.close()
+    elsewhere.go(tab.page.url)
+    elsewhere.fine()
+    assert elsewhere.page.url == tab.page.url
+    for kind, label, value in {
+        (kind, label): (kind, label, value) for kind, label, value, _ in VIEWS[address]
+    }.values():
+        wanted = f"output 0: ant, {value}" if kind == "several" else value
+        tab.expect(kind, label, wanted)
+        elsewhere.expect(kind, label, wanted)
 
 
 def test_the_first_tile_the_browser_received_is_the_maximum(tab: Tab, app: str, run_path: Path) -> None:

@@ -288,13 +288,15 @@ def test_modes_of_like_rates_are_merged() -> None:
     torch.manual_seed(0)
     network = _frozen(nn.Sequential(nn.Linear(4, 40), nn.Tanh(), nn.Linear(40, 2)))
     rng = np.random.default_rng(0)
-    examples, targets = Examples.from_arrays(rng.standard_normal((12, 4))), rng.standard_normal((12, 2))
+    examples, targets = Examples.from_arrays(rng.standard_normal((7, 4))), rng.standard_normal((7, 2))
     start, points = Linearised.of(network, examples, targets), Derivatives(network, TEST)
-    for training, most in ((Schedule(1 / start.rates[-1], 4), 5), (Schedule(), 21)):
+    for training, most in ((Schedule(1 / start.rates[-1], 4), 5), (Schedule(), 12)):
         found = closed_form(start, points, training, tolerance=1e-5)
         assert found.modes <= most < len(start.rates)
-        wanted = displacement(start, training).orders(points, reduced=True)
-        for one, other in zip((found.leading, found.dntk, found.ddntk), wanted, strict=True):
+        every = closed_form(start, points, training)
+        for one, other in zip(
+            (found.leading, found.dntk, found.ddntk), (every.leading, every.dntk, every.ddntk), strict=True
+        ):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-3 * np.abs(other).max())
 
 

@@ -336,7 +336,7 @@ def test_kernels_between_two_sets_of_examples_and_of_each_output() -> None:
 @pytest.mark.parametrize(("memory", "outputs"), [(1 << 17, "flattened"), (1 << 29, "trace")])
 def test_no_bit_depends_on_workers_whatever_the_memory(memory: int, outputs: str) -> None:
     one, four = (
-        _design(_Positions, _tokens(7, 4)(70), outputs, memory=memory, workers=workers)[0] for workers in (1, 4)
+        _design(_Positions, _tokens(7, 4)(40), outputs, memory=memory, workers=workers)[0] for workers in (1, 4)
     )
     u = np.random.default_rng(0).standard_normal((one.shape[0], 2))
     assert one.gram().tobytes() == four.gram().tobytes()
