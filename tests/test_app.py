@@ -375,6 +375,38 @@ def test_the_study_page_shows_the_answer_and_every_figure(app: Opener, study: Pa
     assert "set=eigen" in texts(other)
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"kind": np.array(["x"]), "set": np.array([""]), "family": np.array(["neurons"]), "features": np.arange(1)},
+        {"class_auroc": np.arange(3.0)},
+        {
+            "kind": np.array(["x"]),
+            "set": np.array([""]),
+            "family": np.array(["neurons"]),
+            "features": np.arange(1),
+            **{f"unknown{end}": np.ones(1) for end in ("", "_low", "_high", "_null", "_null_99")},
+        },
+        {
+            "kind": np.array(["x"]),
+            "set": np.array([""]),
+            "family": np.array(["neurons"]),
+            "features": np.arange(1),
+            **{f"hoyer{end}": np.array(["1"]) for end in ("", "_low", "_high", "_null", "_null_99")},
+        },
+    ],
+)
+def test_a_table_that_is_none_of_a_study_is_answered_with_one_sentence(
+    app: Opener, tmp_path: Path, columns: dict[str, np.ndarray]
+) -> None:
+    made = synthetic.contents()
+    run = write_run(replace(made, tables={"study": KeptTable("Is it?", columns, "So.")}), tmp_path / "other.h5")
+    test = app("study", run)
+    assert not test.exception
+    (said,) = test.error
+    assert "A study's table has feature sets by measures with intervals, but" in said.value
+
+
 def test_the_overview_and_learn_begin_with_the_answer_of_the_study(app: Opener, study: Path) -> None:
     for page in ("overview", "learn"):
         shown = texts(fine(app(page, study)))

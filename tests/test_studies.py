@@ -16,7 +16,7 @@ from feature_lens.analysis import open_run, table_rows
 from feature_lens.analysis.study.answer import answer, verdicts
 from feature_lens.analysis.study.families import CONTROLS, EFFECTIVE, LOGITS, NEURONS, OTHER, PCA, SHUFFLED
 from feature_lens.analysis.study.figure import study_figure
-from feature_lens.analysis.study.table import study_sentences
+from feature_lens.analysis.study.table import study_frame, study_sentences
 from feature_lens.analysis.tables import TableRequest
 from feature_lens.analysis.torus import mode_correlations, modes
 from feature_lens.errors import OutputError, SettingsError
@@ -239,6 +239,7 @@ def test_optimisers_are_compared_pair_by_pair(tmp_path: Path, monkeypatch: pytes
     assert row["matched"] == pytest.approx(one["correlation"].mean())
     with open_run(tmp_path / "small.h5") as run:
         assert len(run.sets) == 6
+        assert len(study_frame(run)) == len(table)  # what the page draws
         assert "eigen_adamw_small_step" in run.sets
         assert study_sentences(run)[0].startswith("On a tanh network of two hidden layers (2 seeds), leading")
     before = (tmp_path / "small.h5").read_bytes()

@@ -9,13 +9,13 @@ from feature_lens.analysis.measures.descriptions import measure_of
 from feature_lens.analysis.measures.set_measures import measured_names
 from feature_lens.analysis.orders import default_view
 from feature_lens.analysis.study.families import COLOURS
-from feature_lens.analysis.study.table import STUDY, kept_frame, study_question, study_sentences
+from feature_lens.analysis.study.table import STUDY, study_frame, study_question, study_sentences
 from feature_lens_app import address, run_access, views
 from feature_lens_app.charts import show_chart
 from feature_lens_app.words import figure, safe, shorten
 
 run = run_access.current().run
-found = kept_frame(run, STUDY)
+found = study_frame(run)
 
 if found is None:
     views.title("Study", "Effective features held against neurons and all other baselines, over several seeds.")

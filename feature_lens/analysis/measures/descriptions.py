@@ -115,6 +115,11 @@ def measure_of(name: str) -> Measure:
     return replace(one, title=one.title.format(concept), words=one.words.format(concept))
 
 
+def is_measure(name: str) -> bool:
+    """Whether there is a measure of that name."""
+    return name in MEASURES or name.partition(" ")[0] in _OF_CONCEPTS
+
+
 def theme_words(names: Sequence[str]) -> str:
     """What the measures of a theme are, in one text; those of concepts once for all concepts."""
     fixed = [f"{MEASURES[name].title}: {MEASURES[name].words}" for name in names if name in MEASURES]

@@ -16,7 +16,7 @@ import pandas as pd
 from feature_lens.analysis.kinds import RANDOM, kinds, views_of
 from feature_lens.analysis.measures.alignment import best_matches_of_concept
 from feature_lens.analysis.measures.bootstrap import Measured, pooled, resampled, shuffled
-from feature_lens.analysis.measures.descriptions import MEASURES, measure_of
+from feature_lens.analysis.measures.descriptions import MEASURES, is_measure, measure_of
 from feature_lens.analysis.measures.measured_kinds import (
     MeasuredKind,
     MeasureSettings,
@@ -91,6 +91,19 @@ def measured_names(table: pd.DataFrame) -> list[str]:
     """The measures that a table of `set_measures` has columns of, in their order."""
     columns = list(table.columns[len(_HEAD) + 1 :])
     return columns[:: len(_column_names(""))]
+
+
+def is_measured(table: pd.DataFrame) -> bool:
+    """Whether a table, such as one of a file, has the columns and types of `set_measures`, and known measures."""
+    head = [*_HEAD, "features"]
+    names = measured_names(table)
+    wanted = [*head, *(column for name in names for column in _column_names(name))]
+    return (
+        list(table.columns) == wanted
+        and bool(names)
+        and all(is_measure(name) for name in names)
+        and all(table[column].dtype.kind in ("OU" if column in _HEAD else "iuf") for column in wanted)
+    )
 
 
 def winners(table: pd.DataFrame) -> pd.DataFrame:

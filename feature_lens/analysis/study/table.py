@@ -6,7 +6,9 @@ from typing import Final
 
 import pandas as pd
 
+from feature_lens.analysis.measures.set_measures import is_measured
 from feature_lens.analysis.tables import TABLES, Cells, Table
+from feature_lens.errors import RunError
 from feature_lens.run_contents import RunContents
 
 STUDY: Final = "study"
@@ -15,6 +17,18 @@ STUDY: Final = "study"
 def kept_frame(run: RunContents, name: str) -> pd.DataFrame | None:
     """A kept table of a run; None where it has none of that name."""
     return None if name not in run.tables else pd.DataFrame(run.tables[name].arrays())
+
+
+def study_frame(run: RunContents) -> pd.DataFrame | None:
+    """The table of the study of a run, in the form of `set_measures`; None where it belongs to none. Raises RunError
+    where a file holds something else by that name."""
+    found = kept_frame(run, STUDY)
+    if found is not None and not is_measured(found):
+        raise RunError(
+            f"A study's table has feature sets by measures with intervals, but that of '{run.name}' has the columns "
+            f"{', '.join(map(str, found.columns[:6]))} ...; make the study again with feature-lens study."
+        )
+    return found
 
 
 def study_question(run: RunContents) -> str:
