@@ -160,5 +160,5 @@ def refuse_joined(design: DesignMatrix, basis: str) -> None:
     if getattr(getattr(design, "reduction", None), "joined", False):
         raise SettingsError(
             f"The basis '{basis}' needs one column per parameter, but the trace reduction joins the outputs; "
-            "choose outputs='flattened' or a single output."
+            f"choose flattened or a single output, as in {basis}/flattened or {basis}/output:0."
         )

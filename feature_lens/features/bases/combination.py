@@ -77,7 +77,7 @@ class Combination(Basis):
                 f"'{self.otherwise}' for these."
             )
         if (k := self.get_params().get("n_components")) is not None and k < 1:
-            raise SettingsError(f"At least one feature must be asked for, not {k}.")
+            raise SettingsError(f"At least one feature must be asked for, not {k}; ask for 1 or more.")
 
     @abstractmethod
     def _learn(self, rows: Matrix, about_mean: bool) -> None:

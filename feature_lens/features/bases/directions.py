@@ -31,7 +31,7 @@ class Directions(Basis):
     def check(self, design: DesignMatrix) -> None:
         """Raise SettingsError for fewer than one direction."""
         if self.n_components is not None and self.n_components < 1:
-            raise SettingsError(f"At least one feature must be asked for, not {self.n_components}.")
+            raise SettingsError(f"At least one feature must be asked for, not {self.n_components}; ask for 1 or more.")
 
     def fit(self, design: DesignMatrix, y: None = None) -> Directions:
         """Draw the directions."""

@@ -76,7 +76,9 @@ class Eigen(Basis):
     def check(self, design: DesignMatrix) -> None:
         """Raise SettingsError for settings that no design can be fitted with."""
         if self.n_components < 1:
-            raise SettingsError(f"At least one eigen feature must be asked for, not {self.n_components}.")
+            raise SettingsError(
+                f"At least one eigen feature must be asked for, not {self.n_components}; ask for 1 or more."
+            )
         chosen_side(self.side, design, self.n_components)
 
     def fit(self, design: DesignMatrix, y: None = None) -> Eigen:

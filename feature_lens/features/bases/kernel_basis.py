@@ -62,7 +62,8 @@ class KernelBasis(Basis):
     def _usable(self, design: DesignMatrix) -> EffectiveFeatures:
         if not isinstance(design, EffectiveFeatures):
             raise SettingsError(
-                f"The basis '{type(self).__name__}' is made of effective features, not of {type(design).__name__}."
+                f"The basis '{type(self).__name__}' is made of effective features, not of {type(design).__name__}; "
+                "choose outputs such as trace, or a basis such as 'pca' for these."
             )
         return design
 

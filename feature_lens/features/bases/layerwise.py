@@ -68,7 +68,9 @@ class Layerwise(KernelBasis):
         if self.by not in get_args(Parts):
             raise unknown_name("part of a network", self.by, list(get_args(Parts)))
         if self.n_components < 1:
-            raise SettingsError(f"At least one feature of each module must be asked for, not {self.n_components}.")
+            raise SettingsError(
+                f"At least one feature of each module must be asked for, not {self.n_components}; ask for 1 or more."
+            )
         super().check(design)
 
     def _part_of(self, tensor: str) -> str:

@@ -40,7 +40,9 @@ class Sketch(Basis):
         if self.entries not in get_args(Entries):
             raise unknown_name("kind of random entries", self.entries, list(get_args(Entries)))
         if self.n_components < 1:
-            raise SettingsError(f"At least one direction must be asked for, not {self.n_components}.")
+            raise SettingsError(
+                f"At least one direction must be asked for, not {self.n_components}; ask for 1 or more."
+            )
 
     def _usable(self, design: DesignMatrix) -> EffectiveFeatures:
         if not isinstance(design, EffectiveFeatures):

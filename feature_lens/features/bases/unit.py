@@ -73,7 +73,10 @@ class Unit(Basis):
 def _with_units(design: DesignMatrix) -> EffectiveFeatures:
     refuse_joined(design, "unit")
     if not isinstance(design, EffectiveFeatures):
-        raise SettingsError(f"Unit features are made of effective features, not of {type(design).__name__}.")
+        raise SettingsError(
+            f"Unit features are made of effective features, not of {type(design).__name__}; write unit/flattened, or "
+            "canonical/neurons for the neurons themselves."
+        )
     if not units_of(design)[1]:
         raise SettingsError("Unit features need a weight of two or more dimensions, but there is none; choose 'eigen'.")
     return design
