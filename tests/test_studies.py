@@ -21,11 +21,15 @@ from feature_lens.analysis.tables import TableRequest
 from feature_lens.analysis.torus import mode_correlations, modes
 from feature_lens.errors import OutputError, SettingsError
 from feature_lens.examples import Examples, Modality
+from feature_lens.extract import ExtractSettings
 from feature_lens.feature_set import FeatureSet, ranking_columns
-from feature_lens.networks.zoo import ZOO, Digits
+from feature_lens.networks.zoo import ZOO, Digits, ModularTransformer
 from feature_lens.ranking import rank_values
 from feature_lens.studies import STUDIES, Contender, ContenderStudy
 from feature_lens.studies.contender_study import baselines
+from feature_lens.studies.contenders import seed_contents
+from feature_lens.studies.language_model import concept_words
+from feature_lens.studies.modular_transformer import published_table, published_words
 from feature_lens.studies.optimisers import OptimiserStudy
 from feature_lens.studies.running import run_studies, seed_run
 from feature_lens.studies.waves import wave_table
@@ -220,6 +224,75 @@ def test_waves_are_counted_in_features_that_are_waves() -> None:
     singles = [mode_correlations(values[:6].T.astype(float), pairs, modulus, "a + b").max(axis=0)]
     assert row["followed"] == 1 + int((np.concatenate(singles) >= 0.9).sum())
     assert row["by_chance"] == pytest.approx(8 / (modulus**2 - 1))
+
+
+def test_the_language_model_is_answered_by_means_over_concepts() -> None:
+    rows = [
+        _row("eigen", EFFECTIVE, (0.8, 0.7, 0.9), (9, 8, 10)),
+        _row("unit", EFFECTIVE, (0.8, 0.7, 0.9), (9, 8, 10)),
+        _row("pca", PCA, (0.8, 0.7, 0.9), (9, 8, 10)),
+    ]
+    table = pd.DataFrame(rows)
+    for name, values in (("words", (0.6, 0.9, 0.7)), ("lines", (0.7, 0.5, 0.8))):
+        for end in ("", "_low", "_high", "_null", "_null_99"):
+            table[f"auroc {name}{end}"] = values
+    (said,) = concept_words(table, {})
+    assert said.startswith("Mean AUROC over 2 concepts (words, lines)")
+    assert ": PCA of activations" not in said
+    assert "effective features 0.700 (unit), PCA of activations 0.750 (pca)." in said
+    assert concept_words(table[["kind", "set", "family", "features"]], {}) == []
+
+
+def test_the_transformer_is_answered_layer_by_layer() -> None:
+    shares = {"a + b in first": (0.9, 0.5, 0.895), "f(a) + f(b) in next": (0.2, 0.6, 0.3)}
+    rows = [
+        {
+            "kind": kind,
+            "set": name,
+            "family": family,
+            "module": module,
+            "seed": seed,
+            "tested": 1.0 - 0.2 * seed,
+            **{column: share[place] - 0.1 * seed * (family == PCA) for column, share in shares.items()},
+        }
+        for seed in (0, 1)
+        for place, (kind, name, family, module) in enumerate(
+            [
+                ("Layers", "layerwise", EFFECTIVE, "unembed"),
+                ("Layers", "layerwise", EFFECTIVE, "mlp"),
+                ("Components", "pca_stream", PCA, ""),
+            ]
+        )
+    ]
+    accuracy, low, first, following = published_words(pd.DataFrame(), {"published": pd.DataFrame(rows)})
+    assert accuracy == "Accuracy on tested pairs: 1.000 at seed 0, 0.800 at seed 1."
+    assert low.startswith("The network does not reach 99 % of tested pairs at seed 1;")
+    assert (
+        "most are in unembed 0.900 (seed 0), unembed 0.900 (seed 1); means over seeds unembed 0.900, mlp 0.500" in first
+    )
+    # A hundredth and less is no more.
+    assert first.endswith(
+        "pca_stream 0.895 (seed 0), pca_stream 0.795 (seed 1), so the kernel shows more than those at seed 1 alone."
+    )
+    assert "most are in mlp 0.600" in following
+    assert following.endswith("so the kernel shows more than those at every seed.")
+
+
+def test_the_unembedding_shows_what_components_of_its_input_show() -> None:
+    net = ModularTransformer(modulus=7, width=16, heads=2, mlp=20, batch=0, epochs=2)
+    contenders = (Contender("layerwise/sum", EFFECTIVE), Contender("pca/neurons:stream+uncentred", PCA))
+    run = seed_contents(net, contenders, 20, ExtractSettings(keep=4, lenient=True, workers=1))
+    found = published_table(run, net)
+    layers = found[found["family"] == EFFECTIVE].set_index("module")
+    assert set(layers.index) >= {"embed", "unembed", "mlp_out"}
+    waves = [column for column in found if " in " in column]
+    assert len(waves) == 9
+    (components,) = found.loc[found["family"] == PCA, waves].to_numpy(dtype=float)
+    # For the sum of outputs its kernel is that of its input, times the number of outputs.
+    np.testing.assert_allclose(layers.loc["unembed", waves].astype(float), components, atol=1e-4)
+    assert np.abs(layers.loc["mlp_out", waves].astype(float) - components).max() > 0.01
+    right = np.asarray(run.outputs).argmax(axis=1) == run.examples.labels
+    assert found["tested"].unique().tolist() == [right[net.tested].mean()]
 
 
 def test_optimisers_are_compared_pair_by_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

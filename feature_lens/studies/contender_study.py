@@ -65,8 +65,8 @@ class ContenderStudy(Study):
     components: features that every set is given at most, the leading ones; sets that choose their own number by gaps have
     fewer, which measures that are means over features may favour. draws: of examples and seeds, for intervals. keep:
     examples kept at each end of a ranking. concepts: what else is known of the examples once the network is trained,
-    from its run. tables: further tables of the run of a seed and its recipe, by name; words: sentences on these, with a
-    column for the seed.
+    from its run. tables: further tables of the run of a seed and its recipe, by name; words: sentences on the study's table
+    and these, with a column for the seed.
     """
 
     net: str
@@ -77,7 +77,7 @@ class ContenderStudy(Study):
     keep: int = 16
     concepts: Callable[[RunContents], Mapping[str, npt.NDArray[np.float64]]] | None = None
     tables: Mapping[str, Callable[[RunContents, ZooNet], pd.DataFrame]] = field(default_factory=dict)
-    words: Callable[[Mapping[str, pd.DataFrame]], list[str]] = lambda _: []
+    words: Callable[[pd.DataFrame, Mapping[str, pd.DataFrame]], list[str]] = lambda *_: []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,7 +127,7 @@ class ContenderStudy(Study):
         own = {name: self._of_seeds(list(map(make, runs, recipes))) for name, make in self.tables.items()}
         sentences = [
             *answer(table, f"{runs[0].network.name} ({seeds})"),
-            *self.words(own),
+            *self.words(table, own),
             *self._left_out(runs, table),
         ]
         return Conclusion(table, sentences, {"seeds": self._singles(runs), **own})

@@ -81,7 +81,7 @@ def published_table(run: RunContents, net: ZooNet) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(tested=float(right[net.tested].mean()))
 
 
-def published_words(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+def published_words(_: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Which seeds generalise, which layer's kernel holds the waves of each family, and whether components of activations
     hold as much."""
     table = tables["published"]

@@ -16,7 +16,6 @@ from feature_lens.errors import ExamplesError
 from feature_lens.examples import Examples, Modality
 from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet, at_least
 
-
 # The seed of a recipe draws parameters and batches; images and their split are the same for every one.
 _SPLIT = 0
 
