@@ -21,7 +21,7 @@ from feature_lens.analysis.tables import TableRequest
 from feature_lens.analysis.torus import mode_correlations, modes
 from feature_lens.errors import OutputError, SettingsError
 from feature_lens.examples import Examples, Modality
-from feature_lens.extract import ExtractSettings
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.networks.zoo import ZOO, Digits, ModularTransformer
 from feature_lens.ranking import rank_values
@@ -83,6 +83,15 @@ def test_every_registered_study_is_complete() -> None:
         if isinstance(study, ContenderStudy):
             ZOO[study.net].from_text(study.recipe)
             assert {"deflated", "unit_blocks"} <= {one.spec.partition("/")[0] for one in study.contenders}
+
+
+def test_deflated_and_unit_blocks_are_made_of_every_net_of_the_zoo() -> None:
+    studied = {study.net for study in STUDIES.values() if isinstance(study, ContenderStudy)}
+    assert set(ZOO) == studied | {"linear"}
+    net = ZOO["linear"]()  # whose kernel does not change
+    wanted = (SetSettings("deflated", "trace"), SetSettings("unit_blocks", "trace"))
+    run = compute_run(net.shipped(), net.examples(), ExtractSettings(sets=wanted, neurons=()), progress=False)
+    assert [len(one) for one in run.sets.values()] == [5, 6]
 
 
 def test_a_study_without_a_control_is_refused() -> None:
