@@ -11,6 +11,7 @@ from browser_driver import Tab, chromium, served
 from feature_lens.demos import demo_settings
 from feature_lens.extract import ExtractSettings, extract_run
 from feature_lens.networks.zoo import Digits, ModularAddition
+from feature_lens.studies.running import run_studies
 
 FOLDER = Path(__file__).parents[1] / "data" / "screenshots"
 PICTURES = {
@@ -62,6 +63,14 @@ def main() -> None:
             tab.go(address + "dynamics")
             tab.fine()
             tab.page.screenshot(path=FOLDER / "dynamics.png")
+            tab.close()
+        study, *_ = run_studies(["digits"], folder / "studies")["digits"]
+        with chromium() as browser, served([study], folder) as address:
+            tab = Tab(browser)
+            tab.page.set_viewport_size({"width": 1400, "height": 1300})
+            tab.go(address + "study")
+            tab.fine()
+            tab.page.screenshot(path=FOLDER / "study.png")
             tab.close()
 
 
