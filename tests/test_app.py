@@ -407,6 +407,19 @@ def test_a_table_that_is_none_of_a_study_is_answered_with_one_sentence(
     assert "A study's table has feature sets by measures with intervals, but" in said.value
 
 
+def test_learn_tells_of_every_study_that_the_app_was_started_on(app: Opener, runs: Path, study: Path) -> None:
+    other = study.with_name("other_study.h5")
+    with open_run(study) as run:
+        kept = replace(run.tables["study"], title="Is there more?", text="There is no more.")
+        write_run(replace(synthetic.contents(), tables={"study": kept}), other)
+    broken = study.with_name("broken.h5")
+    broken.write_bytes(b"no run")
+    shown = texts(fine(app("learn", runs / "image.h5", study, other, broken)))
+    assert "Is anything to be seen?" in shown
+    assert "Is there more?</a> There is no more." in shown
+    assert "run=other_study" in shown
+
+
 def test_the_overview_and_learn_begin_with_the_answer_of_the_study(app: Opener, study: Path) -> None:
     for page in ("overview", "learn"):
         shown = texts(fine(app(page, study)))

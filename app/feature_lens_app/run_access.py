@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import streamlit as st
 
 from feature_lens.analysis.run import Run, find_runs, open_run
+from feature_lens.analysis.study.table import STUDY
+from feature_lens.errors import RunError
 from feature_lens_app import address
 
 Stamp = tuple[int, int, int]
@@ -81,6 +84,18 @@ def current() -> Opened:
     """The run that the address names, or the first; raises RunError when it cannot be read."""
     runs = known_runs()
     return _open(runs[address.option("run", "run", list(runs), next(iter(runs)))])
+
+
+def of_studies() -> dict[str, Run]:
+    """The known runs that belong to a study, by their keys. A file that cannot be read is left to its own pages, which
+    say why."""
+    found = {}
+    for key, path in known_runs().items():
+        with suppress(RunError):
+            run = _open(path).run
+            if STUDY in run.tables:
+                found[key] = run
+    return found
 
 
 def run_key() -> str:

@@ -55,8 +55,8 @@ RULES: Final = """
 .fl-kind { display: inline-block; min-width: 190px; }
 .fl-under { display: block; font-size: 11px; color: var(--fl-quiet); white-space: nowrap; }
 .fl-table .fl-number { text-align: right; white-space: nowrap; }
-.fl-table a, .fl-quiet a { color: var(--fl-accent); text-decoration: none; }
-.fl-table a:hover, .fl-quiet a:hover { text-decoration: underline; }
+.fl-table a, .fl-quiet a, .fl-lead a { color: var(--fl-accent); text-decoration: none; }
+.fl-table a:hover, .fl-quiet a:hover, .fl-lead a:hover { text-decoration: underline; }
 [class*="st-key-fl-turn"] a { background: transparent !important; border: 1px solid var(--fl-line); justify-content: center !important; padding: 4px 10px !important; margin: 0 !important; transform: translateY(-5px); }
 [class*="st-key-fl-turn"] a p { font-weight: 400 !important; white-space: nowrap; }
 [class*="st-key-fl-link"] a { padding-left: 0 !important; }

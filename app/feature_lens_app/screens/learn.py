@@ -9,7 +9,7 @@ from feature_lens.analysis.dynamics import dynamics_headline, held_dynamics
 from feature_lens.analysis.expansion_tables import LIMITS, best_order, training_of, verdict_on
 from feature_lens.analysis.study.table import study_question, study_sentences
 from feature_lens_app import run_access, views
-from feature_lens_app.words import plain
+from feature_lens_app.words import safe
 
 run = run_access.current().run
 
@@ -29,9 +29,11 @@ st.markdown(
     "ordinary neurons; the Overview page says first which kind singles out the classes best, whichever that is."
 )
 
-if sentences := study_sentences(run):
-    views.head("What the study of this network found")
-    st.markdown(f"*{plain(study_question(run))}* {plain(sentences[0])}")
+if studies := run_access.of_studies():
+    views.head("What the studies found")
+    for key, studied in studies.items():
+        question = views.anchor("study", study_question(studied), {"run": key})
+        st.html(f'<p class="fl-lead">{question} {safe(study_sentences(studied)[0])}</p>')
     views.quiet(
         "Of every measure the best set of each kind is compared with the best set of effective features, over all seeds; one "
         "beats another where their intervals lie apart. The Study page has every figure."
