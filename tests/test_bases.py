@@ -21,7 +21,8 @@ from feature_lens.examples import Examples
 from feature_lens.features.bases import BASES, Canonical, Eigen, Unit
 from feature_lens.features.bases import eigen as eigen_module
 from feature_lens.features.bases.spectral import degenerate_groups
-from feature_lens.features.design import CentredDesign, DesignMatrix
+from feature_lens.features.centred_rows import CentredDesign
+from feature_lens.features.design import DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations
 from feature_lens.features.unit_rows import UnitRowDesign

@@ -20,7 +20,7 @@ from feature_lens.features.bases import eigen as eigen_module
 from feature_lens.features.bases.combination import Combination
 from feature_lens.features.bases.spectral import matched_stability
 from feature_lens.features.bases.varimax import criterion, varimax
-from feature_lens.features.design import CentredDesign
+from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import Logits, NeuronActivations
 from feature_lens.features.sparse_autoencoder import SparseAutoencoder, train

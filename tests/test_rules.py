@@ -16,7 +16,7 @@ from torch import nn
 
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
-from feature_lens.features.design import CentredDesign
+from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.rules import RULES
 from feature_lens.networks import Network

@@ -19,7 +19,7 @@ from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.features.bases import Canonical
-from feature_lens.features.design import CentredDesign
+from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import Logits, NeuronActivations
 from feature_lens.networks import Network

@@ -6,21 +6,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, Operator, copy_without_cache
+from feature_lens.features.centred_rows import CentredDesign
+from feature_lens.features.changed_rows import ChangedRows
+from feature_lens.features.design import DesignMatrix, Matrix, Operator, copy_without_cache
 from feature_lens.features.effective import EffectiveFeatures
 
 
-class UnitRowDesign(DesignMatrix):
+class UnitRowDesign(ChangedRows):
     """Another design with each row divided by its length: the kernel is K_ij / sqrt(K_ii K_jj). Rows of zeros stay.
 
     `inner` is the other design, `lengths` (r,) those of its rows, one where it is zero. Cost beside that design: the
     diagonal of its kernel, once.
     """
 
+    words = "of unit length"
+
     def __init__(self, design: DesignMatrix) -> None:
-        self.network, self.examples, self.tile = design.network, design.examples, design.tile
-        self.watch, self.memory = design.watch, design.memory
-        self.inner = design
+        super().__init__(design)
         self.lengths = _lengths(design)
 
     def on(self, positions: npt.NDArray[np.int64]) -> UnitRowDesign:
@@ -30,47 +32,6 @@ class UnitRowDesign(DesignMatrix):
         chosen.examples = chosen.inner.examples
         chosen.lengths = self.lengths.reshape(-1, self.rows_per_example)[positions].ravel()
         return chosen
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        return self.inner.views
-
-    @property
-    def n_columns(self) -> int:
-        return self.inner.n_columns
-
-    @property
-    def card(self) -> tuple[str, str]:
-        kind, outputs = self.inner.card
-        return f"{kind}, of unit length", outputs
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        return self.inner.remarks
-
-    @property
-    def itemsize(self) -> int:
-        return self.inner.itemsize
-
-    @property
-    def gram_cost(self) -> float:
-        return self.inner.gram_cost
-
-    @property
-    def product_cost(self) -> float:
-        return self.inner.product_cost
-
-    def held(self) -> Operator:
-        """The products of the other design's held matrix, with rows divided."""
-        return _Scaled(self.inner.held(), self.lengths)
-
-    def matmul(self, v: Matrix) -> Matrix:
-        """Phi v with rows divided by their lengths."""
-        return _Scaled(self.inner, self.lengths).matmul(v)
-
-    def rmatmul(self, u: Matrix) -> Matrix:
-        """Phi^T u with rows divided by their lengths."""
-        return _Scaled(self.inner, self.lengths).rmatmul(u)
 
     def mean(self) -> Matrix:
         """Mean row of each output over the examples: (rows_per_example, columns)."""
@@ -87,6 +48,9 @@ class UnitRowDesign(DesignMatrix):
         kernel /= self.lengths
         kernel /= self.lengths[:, None]
         return kernel
+
+    def _changed(self, matrix: Operator) -> Operator:
+        return _Scaled(matrix, self.lengths)
 
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
         values = self.inner._tile_values(inputs, positions)

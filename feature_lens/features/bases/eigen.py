@@ -21,8 +21,9 @@ from feature_lens.features.bases.spectral import (
     score_words,
     tensor_shares,
 )
+from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.decompositions import Side, chosen_side, decompose
-from feature_lens.features.design import CentredDesign, DesignMatrix, Matrix, one_thread
+from feature_lens.features.design import DesignMatrix, Matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.known_methods import eigen_equals
 from feature_lens.features.spectrum import Spread
