@@ -11,6 +11,7 @@ import torch
 
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples, Modality
+from feature_lens.networks.zoo.minibatches import squared_loss_epochs
 from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet, at_least
 
 
@@ -73,13 +74,6 @@ class Digits(ZooNet):
         labels = self.taught(examples)[examples.fitting]
         targets = torch.nn.functional.one_hot(labels, self.widths[-1]).to(inputs.dtype)
         optimiser = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.epochs):
-            shuffled = torch.randperm(len(inputs), generator=generator)
-            for start in range(0, len(inputs), self.batch):
-                batch = shuffled[start : start + self.batch]
-                optimiser.zero_grad()
-                loss = (module(inputs[batch]) - targets[batch]).square().sum(dim=1).mean() / 2
-                loss.backward()
-                optimiser.step()
-            yield
+        yield from squared_loss_epochs(
+            module, optimiser, inputs, targets, batch=self.batch, epochs=self.epochs, seed=self.seed
+        )

@@ -14,6 +14,7 @@ from torch import nn
 
 from feature_lens.errors import ExamplesError
 from feature_lens.examples import Examples, Modality
+from feature_lens.networks.zoo.minibatches import squared_loss_epochs
 from feature_lens.networks.zoo.zoo_net import ZOO, ZooNet, at_least
 
 # The seed of a recipe draws parameters and batches; images and their split are the same for every one.
@@ -105,15 +106,9 @@ class Mnist(ZooNet):
         targets = nn.functional.one_hot(self.taught(everything)[everything.fitting], 10).to(inputs.dtype)
         optimiser = torch.optim.SGD(module.parameters(), lr=self.learning_rate, momentum=self.momentum)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.epochs)
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.epochs):
-            shuffled = torch.randperm(len(inputs), generator=generator)
-            for start in range(0, len(inputs), self.batch):
-                batch = shuffled[start : start + self.batch]
-                optimiser.zero_grad()
-                loss = (module(inputs[batch]) - targets[batch]).square().sum(dim=1).mean() / 2
-                loss.backward()
-                optimiser.step()
+        for _ in squared_loss_epochs(
+            module, optimiser, inputs, targets, batch=self.batch, epochs=self.epochs, seed=self.seed
+        ):
             decay.step()
             yield
 
