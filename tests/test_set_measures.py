@@ -246,6 +246,10 @@ def test_runs_of_several_seeds_are_measured_together() -> None:
     assert np.isnan(_row("Weights", table)["matched"])
     fewer = replace(runs[1], sets={name: one for name, one in runs[1].sets.items() if name != "unit"})
     assert "Unit" not in set_measures([RUN, fewer], FEW)["kind"].tolist()
+    still = _with_set(runs[1], "neurons", values=np.ones_like(runs[1].sets["neurons"].read("values")))
+    found = _row("Neurons", set_measures([*runs[::2], still], FEW))
+    assert np.isnan(found["span"])
+    assert np.isnan(found["span_low"])
     curves = measure_curves(runs, FEW)
     one = curves[(curves["kind"] == "Eigen") & (curves["measure"] == "r2") & (curves["k"] == 4)]
     assert one["value"].item() == pytest.approx(_row("Eigen", table)["r2"])

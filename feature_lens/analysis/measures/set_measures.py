@@ -177,7 +177,7 @@ def _pooled(runs: RunContents | Sequence[RunContents], settings: MeasureSettings
 
 
 def _stability(runs: Sequence[RunContents], name: str, settings: MeasureSettings) -> dict[str, Measured]:
-    """Means over all pairs of runs; intervals are of examples alone."""
+    """Means over all pairs of runs, not known where a run has no feature that varies; intervals are of examples alone."""
     n = len(runs[0].examples)
     weights = resampled(n, settings.draws, settings.seed)
     shuffles = shuffled(n, min(settings.shuffles, _ASSIGNMENTS), settings.seed + 1)
@@ -191,6 +191,9 @@ def _stability(runs: Sequence[RunContents], name: str, settings: MeasureSettings
     made = {}
     for figure, measure in (("matched", matched_correlation), ("span", span_overlap)):
         pairs = [measure(a, b, weights, shuffles) for a, b in combinations(every, 2)]
+        if any(np.isnan(one.value) for one in pairs):
+            made[figure] = Measured(np.nan)
+            continue
         value = float(np.mean([one.value for one in pairs]))
         made[figure] = Measured(
             value, np.mean([one.draws for one in pairs], axis=0), np.mean([one.null for one in pairs], axis=0)
