@@ -247,8 +247,7 @@ def test_the_language_model_is_answered_by_means_over_concepts() -> None:
             table[f"auroc {name}{end}"] = values
     (said,) = concept_words(table, {})
     assert said.startswith("Mean AUROC over 2 concepts (words, lines)")
-    assert ": PCA of activations" not in said
-    assert "effective features 0.700 (unit), PCA of activations 0.750 (pca)." in said
+    assert ": PCA of activations 0.750 (pca), effective features 0.700 (unit)." in said
     assert concept_words(table[["kind", "set", "family", "features"]], {}) == []
 
 

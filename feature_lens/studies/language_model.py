@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from feature_lens.analysis.measures.set_measures import measured_names
-from feature_lens.analysis.study.families import EFFECTIVE, LOGITS, NEURONS, PCA, RANDOM, SPARSE
 from feature_lens.studies.contender_study import ContenderStudy, baselines, effective
 from feature_lens.studies.study import STUDIES
 
@@ -19,11 +18,10 @@ def concept_words(table: pd.DataFrame, _: Mapping[str, pd.DataFrame]) -> list[st
         return []
     ordered = table.assign(mean=table[names].mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
     best = {str(row["family"]): row for row in ordered.drop_duplicates("family").to_dict("records")}
-    compared = [family for family in (EFFECTIVE, PCA, NEURONS, SPARSE, LOGITS, RANDOM) if family in best]
-    figures = ", ".join(f"{family} {best[family]['mean']:.3f} ({best[family]['kind']})" for family in compared)
+    figures = ", ".join(f"{family} {row['mean']:.3f} ({row['kind']})" for family, row in best.items())
     concepts = ", ".join(name.partition(" ")[2] for name in names)
     return [
-        f"Mean AUROC over {len(names)} concepts ({concepts}) of the best set of each family, for every property the best of "
+        f"Mean AUROC over {len(names)} concepts ({concepts}) of the best set of each family, best first, for every property the best of "
         f"as many features, chosen on training windows and reported on held-out ones: {figures}. Published of a language "
         "model of 270M parameters, for its own concepts: .827 of kernel features, .745 of PCA of activations."
     ]
