@@ -16,7 +16,8 @@ def concept_words(table: pd.DataFrame, _: Mapping[str, pd.DataFrame]) -> list[st
     names = [name for name in measured_names(table) if name.startswith("auroc ")]
     if not names:
         return []
-    ordered = table.assign(mean=table[names].mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
+    means = table[["family", "kind"]].assign(mean=table[names].mean(axis=1))
+    ordered = means.sort_values("mean", ascending=False, kind="stable")
     best = {str(row["family"]): row for row in ordered.drop_duplicates("family").to_dict("records")}
     figures = ", ".join(f"{family} {row['mean']:.3f} ({row['kind']})" for family, row in best.items())
     concepts = ", ".join(name.partition(" ")[2] for name in names)
