@@ -255,18 +255,14 @@ def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path
     tab.fine()
 
 
-def test_behind_a_path_prefix(browser: Browser, run_path: Path, tmp_path: Path) -> None:
+def test_behind_a_path_prefix(elsewhere: Tab, run_path: Path, tmp_path: Path) -> None:
     with served([run_path], tmp_path, "lens/deep") as address:
-        tab = Tab(browser)
-        try:
-            tab.go(address.rstrip("/"))
-            for page in ("browse", "overview"):
-                entry = tab.page.get_by_test_id("stSidebar").get_by_role("link", name=page.capitalize(), exact=True)
-                assert str(entry.evaluate("link => link.href")).startswith(f"{address}{page}?")
-                tab.follow(page)
-                assert tab.page.url.startswith(f"{address}{page}?")
-                tab.fine()
-            tab.go(f"{address}feature?set=eigen&feature=2")
-            tab.expect("number", "Feature number", "2")
-        finally:
-            tab.close()
+        elsewhere.go(address.rstrip("/"))
+        for page in ("browse", "overview"):
+            entry = elsewhere.page.get_by_test_id("stSidebar").get_by_role("link", name=page.capitalize(), exact=True)
+            assert str(entry.evaluate("link => link.href")).startswith(f"{address}{page}?")
+            elsewhere.follow(page)
+            assert elsewhere.page.url.startswith(f"{address}{page}?")
+            elsewhere.fine()
+        elsewhere.go(f"{address}feature?set=eigen&feature=2")
+        elsewhere.expect("number", "Feature number", "2")
