@@ -125,11 +125,8 @@ class ContenderStudy(Study):
         seeds = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
         recipes = [self._recipe(seed) for seed in self.seeds]
         own = {name: self._of_seeds(list(map(make, runs, recipes))) for name, make in self.tables.items()}
-        sentences = [
-            *answer(table, f"{runs[0].network.name} ({seeds})"),
-            *self.words(table, own),
-            *self._left_out(runs, table),
-        ]
+        first, *rest = answer(table, f"{runs[0].network.name} ({seeds})")
+        sentences = [first, *self.words(table, own), *rest, *self._left_out(runs, table)]
         return Conclusion(table, sentences, {"seeds": self._singles(runs), **own})
 
     @property

@@ -5,8 +5,9 @@ Nothing is asserted but that we finish: a peer that fails is one line. A single 
 after its first request. The first run makes the peers' environments.
 
 Where we are slower than `asked`, and what profiles showed and was tried:
-- digits, whole kernel: most of the time is the first touch of 1.3 GB (.7 s where pages are at hand, 1.5 s where the host
-  brings them); into touched memory .55 s. Kernel tiles of 960 rows instead of 320 took .95 s down to that.
+- digits, whole kernel, at some hours: .22 of .6 s is the first touch of 1.3 GB, .15 the mirror half; products of depth 10 and
+  32 take a quarter of the rest. Kernel tiles of 960 rows instead of 320, products summed strip by strip where the kernel
+  is, and the mirror written in long rows took .95 s into touched memory down to .5.
 - mlp 200 against torch.func: .02 of .07 s is preparation (graph, rules, verification on two examples), which each new
   design pays once; the rest is the GEMM bound of a small kernel.
 - summed over outputs, decoder: two thirds are the backward passes of 113 outputs x 80 examples, at two dead positions of
@@ -16,8 +17,9 @@ Where we are slower than `asked`, and what profiles showed and was tried:
 - best examples: a panel of products takes 10 % to multiply, 10 % for moments, 17 % for the largest of each lane, 40 % to
   insert what may be kept, at both ends; the peer that gives the highest alone does half of that and no moments. Against
   one that gives both ends we are where `asked` says.
-- the rate of symmetric GEMM: .69 of it in touched memory, by tiles whose products have depth 256 and 784; the rest is the
-  scaled sum, the mirror, and the interpreter's lock between tiles.
+- the rate of symmetric GEMM: .45 to .69 of it in touched memory, the less the faster the processor, by tiles whose products
+  have depth 256 and 784; the rest is the scaled sum, a third as long as the products, and the mirror. To sum within the
+  compiled loop that multiplies was slower.
 """
 
 from __future__ import annotations
