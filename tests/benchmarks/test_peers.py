@@ -16,7 +16,7 @@ Where we are slower than `asked`, and what profiles showed and was tried:
 - summed over outputs, cnn: per-example gradients of the first layers, whose kernels at 196 positions cost more by pairs.
 - best examples: a panel of products takes 10 % to multiply, 10 % for moments, 17 % for the largest of each lane, 40 % to
   insert what may be kept, at both ends; the peer that gives the highest alone does half of that and no moments. Against
-  one that gives both ends we are where `asked` says.
+  one that gives both ends 12 and 26 times (15 and 50 asked); more only where another process takes a core.
 - the rate of symmetric GEMM: .45 to .69 of it in touched memory, the less the faster the processor, by tiles whose products
   have depth 256 and 784; the rest is the scaled sum, a third as long as the products, and the mirror. To sum within the
   compiled loop that multiplies was slower.
