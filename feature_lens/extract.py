@@ -293,6 +293,11 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
     ):
         if value < 1:
             raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
+    if settings.ablation < 0:
+        raise SettingsError(
+            f"The network is run without 0 or more features of each set, but ablation={settings.ablation} came; give such "
+            "a number."
+        )
     if settings.keep > MOST_KEPT:
         raise SettingsError(f"At most {MOST_KEPT:,} examples are kept at each end, but {settings.keep} came.")
     if settings.rank_outputs not in get_args(RankOutputs):

@@ -171,6 +171,8 @@ def test_the_network_is_run_without_so_many_leading_features_alone() -> None:
         np.testing.assert_array_equal(found[order[:2]], known[order[:2]])
         assert np.isfinite(known).all()
         assert np.isnan(found[order[2:]]).all()
+    with pytest.raises(SettingsError, match="0 or more features of each set, but ablation=-1 came"):
+        compute_run(network, examples, ExtractSettings(ablation=-1), progress=False)
 
 
 class _Vector(nn.Module):

@@ -47,6 +47,20 @@ class Twice(nn.Module):
         return self.out(self.act(self.inner(torch.sin(self.inner(x)))))
 
 
+class Named(nn.Module):
+    """Identities: on a sum, which no other layer gives, after a layer, after a view of one, and on the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.stream, self.again, self.turned, self.last = (nn.Identity() for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.again(self.first(x))
+        h = self.turned(h.view(len(x), 2, 2)).flatten(1)
+        return self.last(self.second(self.stream(x + h)))
+
+
 class Block(nn.Module):
     """A transformer block over (b, t, d), read out as a mean over positions."""
 
@@ -513,3 +527,11 @@ def test_neurons_become_a_set_and_have_principal_components() -> None:
     fitted = values[examples.fitting] - values[examples.fitting].mean(axis=0)
     np.testing.assert_allclose(pca.spectrum_, np.linalg.svd(fitted, compute_uv=False)[:3] ** 2, rtol=1e-9)
     assert "principal component analysis" in pca.feature_set(design, "pca").card.equals
+
+
+def test_an_identity_is_a_layer_where_it_names_values_that_no_other_gives() -> None:
+    network, examples = made(Named().double().eval(), (4,), 6, 2)
+    assert [layer.name for layer in hidden_layers(network, examples)] == ["first", "stream"]
+    found = np.concatenate([rows for _, rows in NeuronActivations(network, examples, "stream").blocks()])
+    inputs = network.tensor(np.asarray(examples.inputs))
+    np.testing.assert_allclose(found, (inputs + network.module.first(inputs)).detach().numpy(), atol=1e-12)

@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from feature_lens.analysis.run import Run, find_runs, open_run
-from feature_lens.analysis.study.table import STUDY
+from feature_lens.analysis.study.table import study_question, study_sentences
 from feature_lens.errors import RunError
 from feature_lens_app import address
 
@@ -86,15 +86,24 @@ def current() -> Opened:
     return _open(runs[address.option("run", "run", list(runs), next(iter(runs)))])
 
 
-def of_studies() -> dict[str, Run]:
-    """The known runs that belong to a study, by their keys. A file that cannot be read is left to its own pages, which
-    say why."""
+@st.cache_data(show_spinner=False, max_entries=1024)
+def _answer(path: str, stamp: Stamp | None) -> tuple[str, str] | None:
+    """Question and first sentence of the study that a file belongs to. Opened for itself: among the handles that are
+    kept, those of a large folder would take the place of the run that is shown."""
+    del stamp  # part of what the answer is kept under
+    with open_run(Path(path)) as run:
+        sentences = study_sentences(run)
+        return (study_question(run), sentences[0]) if sentences else None
+
+
+def answers_of_studies() -> dict[str, tuple[str, str]]:
+    """Question and first sentence of the known runs that belong to a study, by their keys. A file that cannot be read is
+    left to its own pages, which say why."""
     found = {}
     for key, path in known_runs().items():
         with suppress(RunError):
-            run = _open(path).run
-            if STUDY in run.tables:
-                found[key] = run
+            if answer := _answer(path, _stamp(Path(path))):
+                found[key] = answer
     return found
 
 

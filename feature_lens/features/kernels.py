@@ -289,7 +289,7 @@ class KernelWork:
     def _put(self, target: Any, tile: Array, rows: slice, columns: slice, output: int) -> None:
         mirror = self._symmetric and rows.start != columns.start
         if isinstance(target, np.ndarray):
-            if not np.shares_memory(target, tile):
+            if not np.may_share_memory(target, tile):  # else it was summed where it belongs
                 target[rows, columns] = tile
             if mirror:
                 transposed(target[columns, rows], tile)

@@ -234,7 +234,7 @@ def _weight_modules(module: nn.Module) -> set[int]:
 def _is_hidden_leaf(call: _Call, trace: _Trace, weights: set[int]) -> bool:
     if not _is_leaf(call.module) or id(call.module) in weights:
         return False
-    if isinstance(call.module, _SAME_VALUES) and not _names_a_sum(call, trace):
+    if isinstance(call.module, _SAME_VALUES) and not _names_values(call, trace):
         return False
     # Back from the network's outputs through what leaves the numbers as they are, also [:, 0] of one column.
     key = trace.outputs
@@ -249,7 +249,7 @@ def _is_hidden_leaf(call: _Call, trace: _Trace, weights: set[int]) -> bool:
     return False
 
 
-def _names_a_sum(call: _Call, trace: _Trace) -> bool:
+def _names_values(call: _Call, trace: _Trace) -> bool:
     """Whether an nn.Identity stands where values are that no other layer gives, such as a residual stream's."""
     step = trace.makers.get(call.key)
     own = step is not None and step.inside not in trace.leaves and step.function not in _SAME_NUMBERS

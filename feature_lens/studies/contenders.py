@@ -130,11 +130,7 @@ def _of_shuffled(feature_set: FeatureSet) -> FeatureSet:
         description=f"Of the same network trained on labels that were permuted. {feature_set.card.description}",
     )
     own = {"direction", "parameter_share"}
-    columns = {
-        name: column
-        for name, column in feature_set.columns.items()
-        if name not in own and not name.startswith("ablation/")
-    }
+    columns = {name: column for name, column in feature_set.columns.items() if name not in own}
     return replace(feature_set, name=f"shuffled_{feature_set.name}", card=card, columns=columns, parameters=None)
 
 

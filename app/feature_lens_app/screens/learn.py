@@ -7,7 +7,6 @@ import streamlit as st
 from feature_lens.analysis.dual_tables import dual_headline
 from feature_lens.analysis.dynamics import dynamics_headline, held_dynamics
 from feature_lens.analysis.expansion_tables import LIMITS, best_order, training_of, verdict_on
-from feature_lens.analysis.study.table import study_question, study_sentences
 from feature_lens_app import run_access, views
 from feature_lens_app.words import safe
 
@@ -29,11 +28,10 @@ st.markdown(
     "ordinary neurons; the Overview page says first which kind singles out the classes best, whichever that is."
 )
 
-if studies := run_access.of_studies():
+if studies := run_access.answers_of_studies():
     views.head("What the studies found")
-    for key, studied in studies.items():
-        question = views.anchor("study", study_question(studied), {"run": key})
-        st.html(f'<p class="fl-lead">{question} {safe(study_sentences(studied)[0])}</p>')
+    for key, (question, sentence) in studies.items():
+        st.html(f'<p class="fl-lead">{views.anchor("study", question, {"run": key})} {safe(sentence)}</p>')
     views.quiet(
         "Of every measure the best set of each kind is compared with the best set of effective features, over all seeds; one "
         "beats another where their intervals lie apart. The best is chosen on the examples that it is reported on, which favours "
