@@ -6,10 +6,13 @@ Names are imported when they are first used, so that reading a run never loads t
 from __future__ import annotations
 
 from importlib import import_module
+from os.path import dirname
 from typing import TYPE_CHECKING, Any
 
+from feature_lens.distribution import VERSION as __version__
+from feature_lens.distribution import warn_of_other_owners
+
 if TYPE_CHECKING:
-    __version__: str
     from feature_lens.analysis import Run, open_run
     from feature_lens.examples import Examples, Modality
     from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run
@@ -54,9 +57,10 @@ __all__ = [
 ]
 
 
+warn_of_other_owners(dirname(__file__))
+
+
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("feature_lens")
     if name not in _HOMES:
         raise AttributeError(f"module 'feature_lens' has no attribute '{name}'; it has {', '.join(sorted(_HOMES))}")
     return getattr(import_module(_HOMES[name]), name)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from feature_lens.cards import Provenance
+from feature_lens.distribution import VERSION
 from feature_lens.dual.ablation import ablations
 from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
@@ -46,7 +47,7 @@ from feature_lens.settings import SetSettings as SetSettings
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
-_SOFTWARE = ("feature_lens", "torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
+_SOFTWARE = ("torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
 
 
 def extract_run(
@@ -199,7 +200,7 @@ def extraction_plan(
 def software() -> dict[str, str]:
     """Versions of what computes a run, without local suffixes."""
     versions = {package: metadata.version(package).split("+")[0] for package in _SOFTWARE}
-    return {"python": platform.python_version(), **versions}
+    return {"python": platform.python_version(), "feature_lens": VERSION, **versions}
 
 
 def fingerprint(
@@ -214,7 +215,7 @@ def fingerprint(
         "learning_rates": network.learning_rates,
         "examples": examples.digest(),
         "settings": settings.shaping(),
-        "version": metadata.version("feature_lens"),
+        "version": VERSION,
         **({"snapshots": {step: one.digest for step, one in steps.items()}} if steps else {}),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

