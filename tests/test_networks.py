@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import Cnn, Decoder, OldWeightNorm, mlp, new_weight_norm
+from networks import Cnn, Decoder, OldWeightNorm, PaddedEncoder, mlp, new_weight_norm
 from oracles import dense_jacobian
 from safetensors.torch import save_file, save_model
 from torch import nn
@@ -23,8 +23,10 @@ from torch import nn
 from feature_lens.errors import CheckpointError, ExamplesError, FeatureLensError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
+from feature_lens.features.neurons import NeuronActivations, hidden_layers
 from feature_lens.networks import Network, load_checkpoint
 from feature_lens.networks.factories import call_factory, make_examples, make_module
+from feature_lens.networks.passes import ONE_PASS, one_pass
 
 
 def _examples(n: int = 7, width: int = 3) -> Examples:
@@ -146,6 +148,66 @@ def test_later_training_of_the_module_changes_nothing() -> None:
     assert network.initial["0.weight"].any()
     again = Network.from_module(network.module.requires_grad_(True), initial=network.initial)
     assert (again.digest == digest, all(value.requires_grad for value in network.trained.values())) == (True, False)
+
+
+# One function for outputs, neurons and features
+
+
+def test_outputs_neurons_and_features_are_of_one_function() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 7, (9, 5))
+    for place, row in enumerate(tokens):
+        row[2 + place % 3 :] = 0
+    module = PaddedEncoder().double().eval()
+    network, examples = Network.from_module(module), Examples.from_arrays(tokens)
+    seen: dict[str, torch.Tensor] = {}
+    for name, part in module.named_modules():
+        part.register_forward_hook(lambda _m, _i, made, name=name: seen.__setitem__(name, made))
+    wanted = module(torch.tensor(tokens)).detach().numpy()  # with gradients, which the fast way never has
+    np.testing.assert_allclose(network.outputs(examples, tile=4), wanted, rtol=1e-12)
+    layers = [layer for layer in hidden_layers(network, examples) if layer.usable]
+    assert "encoder.layers.1.linear2" in [layer.name for layer in layers]
+    for layer in layers:
+        values, _ = NeuronActivations(network, examples, layer.name, reduce="mean", tile=4).activations()
+        np.testing.assert_allclose(values, seen[layer.name].detach().mean(dim=1).numpy(), rtol=1e-10, atol=1e-12)
+    design = EffectiveFeatures(network, examples, layers=["encoder.layers.1.linear2.bias"])
+    rows = np.concatenate([block for _, block in design.blocks()]).reshape(9, 3, -1)
+    moved = {name: value.clone() for name, value in network.trained.items()}
+    ends = []
+    for step in (1e-5, -2e-5):
+        moved["encoder.layers.1.linear2.bias"][0] += step
+        ends.append(network.outputs_at(moved, examples))
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-5, rows[:, :, 0], atol=1e-8)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_fast_paths_are_off_while_passes_run_and_as_before_afterwards(before: bool) -> None:
+    enabled = torch.backends.mha.get_fastpath_enabled
+    kept = enabled()
+    torch.backends.mha.set_fastpath_enabled(before)
+    inside: list[bool] = []
+
+    def failing() -> None:
+        with one_pass(), ONE_PASS:
+            with ONE_PASS:
+                pass
+            other = threading.Thread(target=lambda: inside.append(enabled()))
+            other.start()
+            other.join()
+            inside.append(enabled())
+            raise ZeroDivisionError
+
+    try:
+        network = Network.from_module(Readout(lambda y: (inside.append(enabled()), y)[1]))
+        network.outputs(_examples(), tile=4)
+        with pytest.raises(ZeroDivisionError):
+            failing()
+        assert enabled() == before
+        assert len(inside) >= 4
+        assert not any(inside)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(kept)
 
 
 # What is refused
