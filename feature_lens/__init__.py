@@ -14,11 +14,12 @@ from feature_lens.distribution import warn_of_other_owners
 
 if TYPE_CHECKING:
     from feature_lens.analysis import Run, open_run
-    from feature_lens.examples import Examples, Modality
+    from feature_lens.examples import Examples
     from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run
     from feature_lens.features.bases import Canonical, Eigen, Unit
     from feature_lens.features.effective import EffectiveFeatures
     from feature_lens.features.neurons import NeuronActivations
+    from feature_lens.modality import Modality
     from feature_lens.networks import Network
 
 _HOMES = {
@@ -27,7 +28,7 @@ _HOMES = {
     "Eigen": "feature_lens.features.bases",
     "Examples": "feature_lens.examples",
     "ExtractSettings": "feature_lens.extract",
-    "Modality": "feature_lens.examples",
+    "Modality": "feature_lens.modality",
     "Network": "feature_lens.networks",
     "NeuronActivations": "feature_lens.features.neurons",
     "Run": "feature_lens.analysis",

@@ -10,87 +10,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import Array, array_of, finite_rows, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, SettingsError, in_brief
-
-Array = npt.NDArray[Any]
-Kind = Literal["image", "signal", "tokens", "passage", "vector", "pair", "text"]
-
-
-class Column(Protocol):
-    """An array, or a data set of a file that reads what is indexed: all that a reader needs of either."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def __getitem__(self, index: Any, /) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Modality:
-    """How one input is shown.
-
-    `kind` is image (`shape` = channels, height, width), signal (channels, length), tokens (positions,), passage
-    (positions,), which is tokens that make running text, of which a label is the next one where classes are the vocabulary,
-    vector (entries,), pair (how many there are of each of two things) or text, which prints whatever it is. `shape`
-    may differ from the shape the network takes as long as the number of entries agrees: a flat vector of 64 can be
-    shown as an image (1, 8, 8). A pair is two one-hot vectors, one after the other, or a sequence that begins with two
-    tokens; it is written as the example's id, and what a feature does with all pairs is drawn as one picture.
-    `low` and `high` are the values drawn as black and white, for images and signals; None takes each example's own.
-    """
-
-    kind: Kind
-    shape: tuple[int, ...]
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ExamplesError(
-                f"A modality is one of {', '.join(get_args(Kind))}, not '{self.kind}'; choose one of them."
-            )
-        wanted = {"image": 3, "signal": 2, "tokens": 1, "passage": 1, "vector": 1, "pair": 2}.get(self.kind)
-        if wanted is not None and len(self.shape) != wanted:
-            names = {3: "(channels, height, width)", 2: "(channels, length)", 1: "(entries,)"}[wanted]
-            names = "(number of the first, of the second)" if self.kind == "pair" else names
-            raise ExamplesError(
-                f"A modality '{self.kind}' needs a shape {names}, but {self.shape} came; give it in full."
-            )
-
-    def shows(self, inputs: Column) -> bool:
-        """Whether inputs (n, ...) have the number of entries that this shape draws."""
-        entries = int(np.prod(inputs.shape[1:], dtype=np.int64))
-        if self.kind == "pair":
-            return entries >= 2 if np.issubdtype(inputs.dtype, np.integer) else entries == sum(self.shape)
-        return self.kind == "text" or entries == int(np.prod(self.shape, dtype=np.int64))
-
-    @staticmethod
-    def infer(inputs: Column) -> Modality:
-        """The modality that the shape of the inputs suggests: (n, C, H, W) image, (n, C, L) signal,
-        (n, T) of integers tokens, (n, d) vector, anything else text."""
-        shape = tuple(int(size) for size in inputs.shape[1:])
-        if np.issubdtype(inputs.dtype, np.integer) and len(shape) == 1:
-            return Modality("tokens", shape)
-        kinds: dict[int, Kind] = {3: "image", 2: "signal", 1: "vector"}
-        return Modality(kinds.get(len(shape), "text"), shape)
-
-
-def _finite_rows(array: Array) -> npt.NDArray[np.bool_]:
-    finite: npt.NDArray[np.bool_] = np.isfinite(array).reshape(len(array), -1)
-    return np.asarray(finite.all(axis=1))
-
-
-def _named(ids: Array, chosen: Array) -> str:
-    shown = ", ".join(str(i) for i in ids[chosen][:3])
-    return shown + (", ..." if np.count_nonzero(chosen) > 3 else "")
+from feature_lens.modality import Column as Column
+from feature_lens.modality import Kind, chosen_modality
+from feature_lens.modality import Modality as Modality
 
 
 @dataclass(frozen=True)
@@ -130,7 +60,7 @@ class Examples:
         (n, d), or Concepts, by name.
         Raises ExamplesError, in one sentence, for whatever does not fit.
         """
-        array = _array(inputs, "inputs")
+        array = array_of(inputs, "inputs")
         if array.dtype.kind not in "iufb" or array.dtype.itemsize > 8:
             raise ExamplesError(
                 f"Inputs are real numbers of at most 64 bits, but {array.dtype} came; convert them first."
@@ -147,16 +77,16 @@ class Examples:
             raise ExamplesError(f"Class names must differ, but '{twice}' came more than once; give each class its own.")
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
-            bad = ~_finite_rows(array)
+            bad = ~finite_rows(array)
             if bad.any():
                 raise ExamplesError(
                     f"Inputs must be finite, but {np.count_nonzero(bad)} of {n} examples hold NaN or infinity "
-                    f"(ids {_named(id_array, bad)}); fill or drop them first."
+                    f"(ids {some_of(id_array, bad)}); fill or drop them first."
                 )
         return cls(
             ids=id_array,
             inputs=array,
-            modality=_modality(modality, array),
+            modality=chosen_modality(modality, array),
             targets=None if targets is None else _targets(targets, n, id_array, names),
             training=None if split is None else _split(split, n),
             class_names=names,
@@ -185,8 +115,8 @@ class Examples:
                 "Items of a data set are all inputs or all (input, target) pairs, but items of "
                 f"{' and '.join(map(str, sorted(parts)))} parts came; wrap the data set so that it gives pairs."
             )
-        inputs = _stacked([item[0] if isinstance(item, tuple | list) else item for item in items], "inputs")
-        targets = _stacked([item[1] for item in items], "targets") if parts == {2} else None
+        inputs = stacked([item[0] if isinstance(item, tuple | list) else item for item in items], "inputs")
+        targets = stacked([item[1] for item in items], "targets") if parts == {2} else None
         return cls.from_arrays(inputs, targets, **settings)
 
     def __len__(self) -> int:
@@ -277,33 +207,6 @@ class Examples:
         return sha.hexdigest()
 
 
-def _array(values: Any, what: str) -> Array:
-    try:
-        # numpy has no bfloat16; every one of its numbers is a float32 too.
-        values = values.float() if str(getattr(values, "dtype", "")) == "torch.bfloat16" else values
-        array = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ExamplesError(
-            f"The {what} must form one array, but they do not ({in_brief(error)}); give equal shapes."
-        ) from None
-    if array.dtype.kind in "OT" and array.ndim == 1 and all(isinstance(value, str) for value in array.tolist()):
-        return array.astype(np.str_)  # text as a table's column holds it
-    if array.dtype == object:
-        raise ExamplesError(f"The {what} must form one array of numbers or text, but objects came; give equal shapes.")
-    return array
-
-
-def _stacked(parts: Sequence[Any], what: str) -> Array:
-    arrays = [_array(part, what) for part in parts]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) > 1:
-        raise ExamplesError(
-            f"All {what} need one shape, but {len(shapes)} came ({', '.join(str(s) for s in sorted(shapes)[:3])}); "
-            "resize or pad them first."
-        )
-    return np.stack(arrays)
-
-
 def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ExamplesError(f"The {what} are a list of words, but the text '{names}' came; put it into a list.")
@@ -311,7 +214,7 @@ def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _ids(ids: Any, n: int) -> Array:
-    array = _array(ids, "ids")
+    array = array_of(ids, "ids")
     if not (np.issubdtype(array.dtype, np.integer) or array.dtype.kind == "U"):
         raise ExamplesError(f"Ids are integers or strings, but {array.dtype} came; convert them first.")
     if array.shape != (n,):
@@ -328,16 +231,16 @@ def _ids(ids: Any, n: int) -> Array:
 
 
 def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Array:
-    array = _array(targets, "targets")
+    array = array_of(targets, "targets")
     if array.shape[:1] != (n,) or array.ndim > 2 or array.size == 0 or array.dtype.kind not in "iufb":
         raise ExamplesError(
             f"Targets are numbers of shape ({n},) or ({n}, c), but {array.dtype} of shape {array.shape} came; "
             "give one label, or one row of values, per example."
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = ~_finite_rows(array)
+        bad = ~finite_rows(array)
         raise ExamplesError(
-            f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {_named(ids, bad)}); fill or drop them."
+            f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {some_of(ids, bad)}); fill or drop them."
         )
     if array.dtype.kind in "iub" and array.shape == (n, 1):
         array = array[:, 0]
@@ -354,7 +257,7 @@ def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Ar
 
 
 def _split(split: Any, n: int) -> npt.NDArray[np.bool_]:
-    array = _array(split, "split")
+    array = array_of(split, "split")
     if array.shape != (n,):
         raise ExamplesError(f"The split needs one entry for each of {n} examples, but the shape {array.shape} came.")
     if array.dtype == bool:
@@ -369,23 +272,3 @@ def _split(split: Any, n: int) -> npt.NDArray[np.bool_]:
             "A split needs at least one training example, but it has none; leave the split out instead."
         )
     return training
-
-
-def _modality(modality: Modality | Kind | None, inputs: Array) -> Modality:
-    inferred = Modality.infer(inputs)
-    if modality is None:
-        return inferred
-    if isinstance(modality, str):
-        shape = tuple(int(size) for size in inputs.shape[1:])
-        if modality == "image" and len(shape) == 2:
-            shape = (1, *shape)
-        if modality == "signal" and len(shape) == 1:
-            shape = (1, *shape)
-        return Modality(modality, shape)
-    if not modality.shows(inputs):
-        drawn = sum(modality.shape) if modality.kind == "pair" else int(np.prod(modality.shape))
-        raise ExamplesError(
-            f"A modality of shape {modality.shape} shows {drawn} entries, but an input has {inputs[0].size}; "
-            "give the shape in which one input is drawn."
-        )
-    return modality

@@ -23,12 +23,14 @@ from feature_lens.distribution import VERSION
 
 ROOT = Path(__file__).parents[1]
 GROUND = {
+    "arrays",
     "errors",
     "distribution",
     "registry",
     "ranking",
     "concepts",
     "examples",
+    "modality",
     "cards",
     "feature_set",
     "run_contents",

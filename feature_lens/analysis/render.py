@@ -33,7 +33,8 @@ from feature_lens.analysis.tiles import (
     shorten,
 )
 from feature_lens.errors import SettingsError
-from feature_lens.examples import Examples, Kind
+from feature_lens.examples import Examples
+from feature_lens.modality import Kind
 from feature_lens.run_contents import RunContents
 
 __all__ = [

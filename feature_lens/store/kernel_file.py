@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import Array
 from feature_lens.errors import OutputError
-from feature_lens.examples import Array
 from feature_lens.store.blocks import Target, add_matrix, check_room
 from feature_lens.store.writer import check_writable, place
 
