@@ -94,7 +94,7 @@ def compute_run(
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
     steps = None if snapshots is None else steps_of(network, snapshots)
-    n_outputs = network.check(examples)
+    n_outputs = network.check(examples, settings.tile or 32)
     jobs, left_out = jobs_of(network, examples, settings)
     sets, failed = _built(jobs, settings, progress)
     kernel = _kernel_design(network, examples, settings)
@@ -167,7 +167,7 @@ def extraction_plan(
     Raises what `compute_run` raises for settings that do not fit.
     """
     _check(examples, settings)
-    c = network.check(examples)
+    c = network.check(examples, settings.tile or 32)
     jobs, left_out = jobs_of(network, examples, settings)
     n, p = len(examples), network.parameters.total
     lines: list[str] = []

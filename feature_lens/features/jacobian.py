@@ -18,6 +18,7 @@ from feature_lens.errors import NetworkError, in_brief
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params, copied
+from feature_lens.networks.scrutiny import refuse_written
 
 _LOG = logging.getLogger("feature_lens")
 # Relative difference from autograd that rounding may make.
@@ -126,6 +127,7 @@ class Jacobian:
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
         for leaf in leaves.values():
             leaf.grad = None
+        refuse_written(self._params, dict(leaves))
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
 
     def _module_at_params(self) -> torch.nn.Module:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +16,16 @@ from torch.func import functional_call
 from feature_lens.cards import NetworkCard, ParameterTable
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
+from feature_lens.networks.bounded import has_bounded, leave_weights_alone
 from feature_lens.networks.devices import converted, places_of, usable_device
 from feature_lens.networks.learning_rates import rates_of
-from feature_lens.networks.passes import ONE_PASS, one_pass
+from feature_lens.networks.passes import ONE_PASS
+from feature_lens.networks.scrutiny import Scrutiny, Seen
 from feature_lens.networks.states import Params as Params
 from feature_lens.networks.states import State, load_trained, params_of, refuse_non_finite
 
 Precision = Literal["float64", "float32"]
 At = Literal["effective", "initial"]
-
-# Outputs of one example alone and inside a batch may differ by rounding, never by more than this share of their size.
-_BATCH_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Network:
     learning_rates: tuple[float, ...]
     digest: str
     places: tuple[tuple[str, str], ...]
+    seen: Seen = field(init=False, default_factory=Seen, repr=False, compare=False)
 
     @classmethod
     def from_module(
@@ -76,6 +75,7 @@ class Network:
         place = usable_device(device, dtype)
         own = _checked_copy(module)
         _refuse_training_behaviour(own)
+        leave_weights_alone(own)
         # Converted first, so that a state of more digits than the module keeps them.
         own = converted(own, dtype, place)
         if trained is not None:
@@ -160,9 +160,12 @@ class Network:
 
     def __call__(self, params: Params, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs (b, c) of inputs (b, ...) at the given parameters; a net of one output may give (b,)."""
-        # Clones, because a forward may update a buffer in place and the function must stay the same.
-        constants = {key: value.clone() for key, value in self.constants.items()}
-        values = params | constants
+        return self._passed(params, inputs)[0]
+
+    def _passed(self, params: Params, inputs: torch.Tensor) -> tuple[torch.Tensor, Params]:
+        """The same, and the parameters and constants as the pass left them."""
+        # Clones, because a forward may write over buffers and parameters, and the function must stay the same.
+        values = {key: value.clone() for key, value in (params | self.constants).items()}
         placed = {place: values[name] for place, name in self.places}
         with ONE_PASS:
             outputs = functional_call(self.module, placed, (inputs,), tie_weights=False)
@@ -183,41 +186,20 @@ class Network:
                 f"A network must return the shape (b, c), but {tuple(outputs.shape)} came for {inputs.shape[0]} "
                 "examples; wrap the module so that it returns one row of outputs per example."
             )
-        return outputs
+        return outputs, values
 
-    def check(self, examples: Examples) -> int:
-        """Run the network on a few examples and return c.
+    def check(self, examples: Examples, tile: int = 32) -> int:
+        """Run the network on the examples and return c.
 
-        Raises NetworkError where the forward fails, is not deterministic, or lets an example's output depend on the
-        batch it is in; ExamplesError where a class label is not among the outputs.
+        Raises NetworkError where the forward fails, is not deterministic, writes over parameters, gives other outputs
+        where gradients are wanted, or lets an example's output depend on the batch it is in, at the trained parameters
+        or at the initial ones; ExamplesError where a class label is not among the outputs. Cost: two forward passes of
+        all examples at each, once for the same examples.
         """
-        few = _different(self.tensor(np.asarray(examples.inputs[_spread(len(examples))])))
-        with ONE_PASS, torch.no_grad(), torch.random.fork_rng(devices=[]):
-            first = self._tried(few)
-            again = self._tried(few)
-            if not torch.equal(first.nan_to_num(), again.nan_to_num()):
-                raise NetworkError(
-                    "A network must give the same outputs for the same inputs, but two passes differed; "
-                    "remove the randomness or call module.eval() first."
-                )
-            alone = torch.cat([self._tried(few[i : i + 1]) for i in range(len(few))])
-        if alone.shape != first.shape:
-            raise NetworkError(
-                f"The number of outputs must not depend on the batch, but {alone.shape[1]} came for one example and "
-                f"{first.shape[1]} in a batch of {len(few)}; wrap the module so that it is always the same."
-            )
-        scale = max(float(first.abs().nan_to_num().max()), torch.finfo(first.dtype).tiny)
-        apart = float((first - alone).abs().nan_to_num().max())
-        # A forward may compute in float32 inside, whatever its parameters are.
-        tolerance = max(
-            _BATCH_TOLERANCE[self.dtype], _BATCH_TOLERANCE.get(first.dtype, _BATCH_TOLERANCE[torch.float32])
-        )
-        if apart > tolerance * scale:
-            raise NetworkError(
-                f"The output of an example must not depend on the batch it is in, but it differed by {apart:.3g}; "
-                "use running statistics or a norm over each example, or precision float32 if the net computes in it."
-            )
-        n_outputs = int(first.shape[1])
+        known = self.seen.n_outputs(examples)
+        if known is not None:
+            return known
+        n_outputs = self._scrutiny(self.trained, examples, tile).probe()
         labels = examples.labels
         if labels is not None and n_outputs > 1 and int(labels.max()) >= n_outputs:
             at = int(labels.argmax())
@@ -225,43 +207,28 @@ class Network:
                 f"Class labels must be 0 to {n_outputs - 1}, the outputs of the network, but {labels[at]} came "
                 f"(id {examples.ids[at]}); relabel the data or choose another network."
             )
+        for params in (self.trained, self.initial):
+            if params is not None:
+                self._scrutiny(params, examples, tile).outputs()
+        self.seen.add(examples, n_outputs)
         return n_outputs
 
-    def _tried(self, inputs: torch.Tensor) -> torch.Tensor:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
-                return self(self.trained, inputs)
-        except NetworkError:
-            raise
-        except Exception as error:  # the user's forward may raise anything; told in one sentence
-            advice = (
-                "check the shapes of the data, or set precision to float32"
-                if inputs.is_floating_point()
-                else "integers are passed as they are, so convert them to real numbers unless they are tokens"
-            )
-            raise NetworkError(
-                f"The network does not take inputs of shape {tuple(inputs.shape)} in {_word(self.dtype)} "
-                f"({type(error).__name__}: {in_brief(error)}); {advice}."
-            ) from error
+    def _scrutiny(self, params: Params, examples: Examples, tile: int) -> Scrutiny:
+        own = dict(self.module.named_parameters())
+        frozen = {key: value for key, value in self.constants.items() if key in own}
+        return Scrutiny(self._passed, self.tensor, params, frozen, has_bounded(self.module), examples, tile)
 
     def outputs(
         self, examples: Examples, tile: int = 32, at: At = "effective"
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """f(x; theta*), or at theta0 for 'initial', of all examples (n, c), in padded tiles so that an example's
-        output never depends on n."""
-        return self.outputs_at(self.at(at), examples, tile)
+        output never depends on n. Raises NetworkError as `check` does, for examples that it was not yet called with."""
+        known = self.seen.n_outputs(examples) is not None
+        return self._scrutiny(self.at(at), examples, tile).outputs(known=known)
 
     def outputs_at(self, params: Params, examples: Examples, tile: int = 32) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The same at any parameters."""
-        rows: list[np.ndarray[Any, np.dtype[np.float64]]] = []
-        with torch.no_grad(), one_pass():
-            for start in range(0, len(examples), tile):
-                inputs = self.tensor(examples.inputs[start : start + tile])
-                short = tile - inputs.shape[0]
-                padded = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])]) if short else inputs
-                rows.append(self(params, padded)[: inputs.shape[0]].cpu().to(torch.float64).numpy())
-        return np.concatenate(rows)
+        """The same at any parameters. Raises NetworkError as `check` does, of all examples at these parameters."""
+        return self._scrutiny(params, examples, tile).outputs()
 
     def card(self, n_outputs: int, metrics: Mapping[str, float]) -> NetworkCard:
         """What a run says of this network."""
@@ -275,20 +242,6 @@ class Network:
             trained=flat(self.trained),
             initial=None if self.initial is None else flat(self.initial),
         )
-
-
-def _spread(n: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Up to eight positions over the whole range: data are often sorted, or begin with blank examples."""
-    return np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64))
-
-
-def _different(inputs: torch.Tensor) -> torch.Tensor:
-    """The inputs without repetitions, which would hide that an output depends on its batch."""
-    kept: list[int] = []
-    for place, one in enumerate(inputs):
-        if not any(torch.equal(one, inputs[other]) for other in kept):
-            kept.append(place)
-    return inputs[kept]
 
 
 def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
