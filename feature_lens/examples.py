@@ -18,6 +18,7 @@ import numpy.typing as npt
 from feature_lens.arrays import Array, array_of, finite_rows, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, SettingsError, in_brief
+from feature_lens.labels import read_targets
 from feature_lens.modality import Column as Column
 from feature_lens.modality import Kind, chosen_modality
 from feature_lens.modality import Modality as Modality
@@ -29,7 +30,7 @@ class Examples:
 
     ids (n,) unique integers or strings; inputs (n, ...); targets (n,) integer class labels, or (n,) or (n, c)
     real values; training (n,) bool, or None where there is no split; concepts: what else is known of them, by which
-    features are measured. Made by `from_arrays` or `from_dataset`.
+    features are measured; inferred: sentences on how what was given is read. Made by `from_arrays` or `from_dataset`.
     """
 
     ids: Array = field(repr=False)
@@ -40,6 +41,8 @@ class Examples:
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     concepts: tuple[Concept, ...] = ()
+    inferred: tuple[str, ...] = ()
+    least_classes: int = 0  # of the whole set, for a part of it
 
     @classmethod
     def from_arrays(
@@ -53,11 +56,14 @@ class Examples:
         class_names: Sequence[str] = (),
         vocabulary: Sequence[str] = (),
         concepts: Mapping[str, Any] | None = None,
+        channels_last: bool | None = None,
     ) -> Examples:
         """Check and gather arrays (or CPU tensors) into an example set.
 
-        split: (n,) of bool, True for training, or of the words "train" and "held-out". concepts: arrays (n,) or
-        (n, d), or Concepts, by name.
+        targets: class labels as whole numbers from 0, truth values, words, categories of pandas or one-hot rows; all
+        other numbers are real values, (n,) or, flattened, (n, c). split: (n,) of bool, True for training, or of the
+        words "train" and "held-out". concepts: arrays (n,) or (n, d), or Concepts, by name. channels_last: whether
+        images are (n, height, width, channels) and signals (n, length, channels); told from the shape where None.
         Raises ExamplesError, in one sentence, for whatever does not fit.
         """
         array = array_of(inputs, "inputs")
@@ -71,10 +77,7 @@ class Examples:
                 "give one row per example."
             )
         n = array.shape[0]
-        names = _words(class_names, "class names")
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ExamplesError(f"Class names must differ, but '{twice}' came more than once; give each class its own.")
+        names = _different(_words(class_names, "class names"))
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
             bad = ~finite_rows(array)
@@ -83,15 +86,19 @@ class Examples:
                     f"Inputs must be finite, but {np.count_nonzero(bad)} of {n} examples hold NaN or infinity "
                     f"(ids {some_of(id_array, bad)}); fill or drop them first."
                 )
+        read = None if targets is None else read_targets(targets, id_array, names)
+        shown = chosen_modality(modality, array, channels_last)
+        guessed = channels_last is None and shown.channels_last and not isinstance(modality, Modality)
         return cls(
             ids=id_array,
             inputs=array,
-            modality=chosen_modality(modality, array),
-            targets=None if targets is None else _targets(targets, n, id_array, names),
+            modality=shown,
+            targets=None if read is None else read.values,
             training=None if split is None else _split(split, n),
-            class_names=names,
+            class_names=names if read is None else _different(read.class_names),
             vocabulary=_words(vocabulary, "vocabulary"),
             concepts=as_concepts(concepts or {}, n),
+            inferred=(*([shown.layout()] if guessed else []), *(() if read is None else read.inferred)),
         )
 
     @classmethod
@@ -128,6 +135,14 @@ class Examples:
         if self.targets is None or self.targets.ndim != 1 or not np.issubdtype(self.targets.dtype, np.integer):
             return None
         return self.targets.astype(np.int64)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are: as many as have names, or as the labels tell; 0 without labels."""
+        labels = self.labels
+        if labels is None or len(labels) == 0:
+            return self.least_classes
+        return max(len(self.class_names), self.least_classes, int(labels.max()) + 1)
 
     @property
     def fitting(self) -> npt.NDArray[np.int64]:
@@ -182,6 +197,7 @@ class Examples:
             targets=None if self.targets is None else self.targets[positions],
             training=None if self.training is None else self.training[positions],
             concepts=tuple(concept.on(positions) for concept in self.concepts),
+            least_classes=self.n_classes,
         )
 
     def class_name(self, label: int) -> str:
@@ -201,7 +217,10 @@ class Examples:
             if array is not None:
                 data = np.ascontiguousarray(array)
                 sha.update(f"{data.dtype.str}{data.shape}".encode() + data.tobytes())
-        sha.update(repr((self.class_names, self.vocabulary, asdict(self.modality))).encode())
+        shown = asdict(self.modality)
+        if not shown["channels_last"]:  # as it was before there was such a thing
+            del shown["channels_last"]
+        sha.update(repr((self.class_names, self.vocabulary, shown)).encode())
         for concept in self.concepts:
             sha.update(repr((concept.name, concept.labels)).encode() + np.ascontiguousarray(concept.values).tobytes())
         return sha.hexdigest()
@@ -211,6 +230,13 @@ def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ExamplesError(f"The {what} are a list of words, but the text '{names}' came; put it into a list.")
     return tuple(str(name) for name in names)
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ExamplesError(f"Class names must differ, but '{twice}' came more than once; give each class its own.")
+    return names
 
 
 def _ids(ids: Any, n: int) -> Array:
@@ -228,32 +254,6 @@ def _ids(ids: Any, n: int) -> Array:
             f"(such as {unique[counts > 1][0]}); give each example its own."
         )
     return array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
-
-
-def _targets(targets: Any, n: int, ids: Array, class_names: Sequence[str]) -> Array:
-    array = array_of(targets, "targets")
-    if array.shape[:1] != (n,) or array.ndim > 2 or array.size == 0 or array.dtype.kind not in "iufb":
-        raise ExamplesError(
-            f"Targets are numbers of shape ({n},) or ({n}, c), but {array.dtype} of shape {array.shape} came; "
-            "give one label, or one row of values, per example."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = ~finite_rows(array)
-        raise ExamplesError(
-            f"Targets must be finite, but {np.count_nonzero(bad)} of {n} are not (ids {some_of(ids, bad)}); fill or drop them."
-        )
-    if array.dtype.kind in "iub" and array.shape == (n, 1):
-        array = array[:, 0]
-    if array.dtype.kind in "iub" and array.ndim == 1:
-        array = array.astype(np.int64)
-        outside = (array < 0) | ((array >= len(class_names)) if class_names else False)
-        if outside.any():
-            limit = f"0 to {len(class_names) - 1}" if class_names else "0 or more"
-            raise ExamplesError(
-                f"Class labels must be {limit}, but {np.count_nonzero(outside)} are not "
-                f"(such as {array[outside][0]} at id {ids[outside][0]}); relabel the data."
-            )
-    return array
 
 
 def _split(split: Any, n: int) -> npt.NDArray[np.bool_]:

@@ -37,8 +37,8 @@ from feature_lens.features.neurons import Reduce
 from feature_lens.jobs import Job, effective, jobs_of
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
-from feature_lens.networks.quality import metrics
 from feature_lens.networks.states import State
+from feature_lens.predictions import Predictions
 from feature_lens.registry import unknown_name
 from feature_lens.run_contents import KEPT_KERNELS, RunContents
 from feature_lens.settings import DEFAULT_SETS as DEFAULT_SETS
@@ -99,6 +99,7 @@ def compute_run(
     sets, failed = _built(jobs, settings, progress)
     kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
+    predictions = Predictions.of(examples, outputs)
     dual, weight = None, None
     if settings.dual:
         dual = dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20)
@@ -111,8 +112,8 @@ def compute_run(
     of_sets = [remark for feature_set in sets.values() for remark in feature_set.card.provenance.remarks]
     return RunContents(
         name=name,
-        network=network.card(n_outputs, metrics(examples, outputs)),
-        examples=examples,
+        network=network.card(n_outputs, predictions.figures(examples, outputs)),
+        examples=replace(examples, inferred=(*examples.inferred, *predictions.sentences)),
         outputs=outputs,
         sets=sets,
         dual=dual,

@@ -91,6 +91,7 @@ def contents(n: int = 60, modality: str = "image", seed: int = 0) -> RunContents
         vocabulary=words,
         concepts={"legs & wings": np.eye(3)[labels][:, :2], "a phase": np.sin(np.arange(n))},
     )
+    examples = replace(examples, inferred=("Targets & outputs are <those> of three classes.",))
     outputs = np.eye(3)[labels] + 0.1 * rng.standard_normal((n, 3))
     views = ("score", "output:0", "output:1", "output:2")
     direction = rng.standard_normal((6, TABLE.total))

@@ -213,7 +213,7 @@ def test_the_first_tile_and_the_first_row_are_the_maximum(app: Opener, runs: Pat
 def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> None:
     made = synthetic.contents()
     concepts = (Concept.of(HOSTILE.replace("/", "|")[:80], np.arange(60), [HOSTILE]),)
-    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"), concepts=concepts)
+    examples = replace(made.examples, class_names=(HOSTILE, "bee", "cat"), concepts=concepts, inferred=(HOSTILE,))
     neurons = made.sets["neurons"]
     named = replace(
         neurons,
@@ -233,9 +233,10 @@ def test_names_from_a_file_are_shown_not_obeyed(app: Opener, tmp_path: Path) -> 
             assert "](" not in re.sub(r"\\.", "", label)
 
 
-def test_the_overview_names_the_concepts(app: Opener, runs: Path) -> None:
+def test_the_overview_names_the_concepts_and_says_how_targets_were_read(app: Opener, runs: Path) -> None:
     shown = texts(fine(app("overview", runs / "image.h5")))
     assert "Known besides: legs &amp; wings (2), a phase (1)" in shown
+    assert "Targets &amp; outputs are &lt;those&gt; of three classes." in shown
 
 
 def test_all_sets_are_compared_by_the_same_measures(app: Opener, runs: Path, tmp_path: Path) -> None:

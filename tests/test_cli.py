@@ -264,7 +264,7 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "one example": (["--data", "net.py:one"], "at least two examples, but one came"),
     "nan in data": (["--data", "net.py:nan"], "Inputs must be finite"),
     "nan in weights": (["--network", "net.py:diverged"], "must be finite, but '0.weight' holds 1 NaN"),
-    "labels out of range": (["--data", "net.py:out_of_range"], "labels must be 0 to 2, the outputs of the network, but 3"),
+    "labels out of range": (["--data", "net.py:out_of_range"], "labels must be 0 to 2, the outputs of the network, but 1 to 3 came"),
     "duplicate ids": (["--data", "net.py:duplicates"], "Ids must be unique"),
     "a checkpoint of another net": (["--trained", "other.pt"], "'0.weight' is missing and 'weight' is not a part"),
     "another initial checkpoint": (["--initial", "other.pt"], "The initial state must name the parameters"),

@@ -30,7 +30,7 @@ from feature_lens.analysis.feature_table import feature_labels
 from feature_lens.analysis.orders import end_of
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
-from feature_lens.examples import Examples
+from feature_lens.examples import Examples, Modality
 from feature_lens.feature_set import FeatureSet
 from feature_lens.run_contents import RunContents
 
@@ -225,6 +225,12 @@ def test_direction_is_cut_into_tensors(run: RunContents) -> None:
     assert tiles.shape == (2 * 4 - 1, 3 * 5 - 1)
     np.testing.assert_array_equal(tiles[4:7, 5:9], direction[48:60].reshape(3, 4))
     assert (tiles[3] == 0).all()
+    last = replace(run.examples, modality=Modality("image", (1, 4, 3), channels_last=True))
+    turned = dict(direction_pictures(replace(run, examples=last), "eigen", 3))["0.weight as images"]
+    np.testing.assert_array_equal(turned[5:9, 4:7], direction[48:60].reshape(4, 3))
+    colours = replace(run.examples, modality=Modality("image", (3, 2, 2), channels_last=True))
+    turned = dict(direction_pictures(replace(run, examples=colours), "eigen", 3))["0.weight as images"]
+    np.testing.assert_array_equal(turned[:2, 3:5], direction[:12].reshape(2, 2, 3)[:, :, 1])
     assert direction_pictures(run, "neurons", 0) == []
 
 

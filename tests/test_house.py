@@ -31,6 +31,8 @@ GROUND = {
     "concepts",
     "examples",
     "modality",
+    "labels",
+    "predictions",
     "cards",
     "feature_set",
     "run_contents",

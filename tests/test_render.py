@@ -279,3 +279,10 @@ def test_class_colours_differ_and_come_round() -> None:
     assert class_colour(0) == "#0072B2"
     assert len(set(CLASS_COLOURS)) == 28
     assert class_colour(29) == class_colour(1)
+
+
+def test_pictures_and_signals_with_channels_last_look_like_those_with_channels_first() -> None:
+    random = np.random.default_rng(0)
+    for first, back in ((random.random((1, 3, 9, 7)), (0, 2, 3, 1)), (random.random((1, 2, 40)), (0, 2, 1))):
+        assert np.array_equal(drawn(first.transpose(back)), drawn(first))
+        assert not np.array_equal(drawn(first.transpose(back), channels_last=False), drawn(first))

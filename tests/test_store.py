@@ -89,7 +89,7 @@ def _same(found: RunContents, wanted: RunContents) -> None:
     assert found.provenance == wanted.provenance
     for part in ("name", "architecture", "n_outputs", "parameters", "digest", "metrics"):
         assert getattr(found.network, part) == getattr(wanted.network, part), part
-    for part in ("modality", "class_names", "vocabulary"):
+    for part in ("modality", "class_names", "vocabulary", "inferred"):
         assert getattr(found.examples, part) == getattr(wanted.examples, part), part
     assert {name: (one.title, one.text) for name, one in found.tables.items()} == {
         name: (one.title, one.text) for name, one in wanted.tables.items()
@@ -723,7 +723,11 @@ WRONG_ATTRIBUTES: list[tuple[str, str, Any]] = [
     *(("network", key, 3) for key in ("name", "architecture", "digest")),
     *(("network", "n_outputs", wrong) for wrong in ("many", [1, 2], float("inf"), float("nan"), 2, -1)),
     *(("network", "metrics", wrong) for wrong in ("[]", '{"a": "b"}', '{"a": []}', '{"a": null}', "nonsense")),
-    *(("examples", key, wrong) for key in ("class_names", "vocabulary") for wrong in ("{}", "[1]", '"abc"', DEEP, 1)),
+    *(
+        ("examples", key, wrong)
+        for key in ("class_names", "vocabulary", "inferred")
+        for wrong in ("{}", "[1]", '"abc"', DEEP, 1)
+    ),
     *(
         ("examples", "modality", json.dumps({"kind": "image", "shape": [1, 3, 4], "low": 0, "high": 1} | wrong))
         for wrong in (
@@ -738,6 +742,8 @@ WRONG_ATTRIBUTES: list[tuple[str, str, Any]] = [
             {"shape": [True, 3, 4]},
             {"shape": {}},
             {"shape": [10**400, 3, 4]},
+            {"channels_last": "yes"},
+            {"channels_last": True, "kind": "text"},
         )
     ),
     *(("examples", "modality", wrong) for wrong in ("[]", "{}", "3")),

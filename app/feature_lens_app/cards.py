@@ -73,7 +73,8 @@ def show_data(run: Run) -> None:
     without = (
         "" if examples.training is not None else '<p class="fl-quiet">No split: features are fitted in sample.</p>'
     )
-    st.html(figures(pairs) + below + without)
+    read = "".join(f'<p class="fl-quiet" style="margin-top:8px">{safe(one)}</p>' for one in examples.inferred)
+    st.html(figures(pairs) + below + read + without)
 
 
 def show_set(feature_set: FeatureSet, run_key: str) -> None:

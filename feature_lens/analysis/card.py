@@ -26,6 +26,7 @@ def run_card(run: RunContents) -> str:
         f"{network.n_outputs} outputs",
         *(f"          {name} {value:.3g}" for name, value in network.metrics.items()),
         f"examples  {len(examples):,} {examples.modality.kind} of shape {'x'.join(map(str, examples.modality.shape))}{split}",
+        *(line for sentence in examples.inferred for line in _indented(sentence)),
         "",
     ]
     for name, feature_set in run.sets.items():

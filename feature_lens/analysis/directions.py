@@ -80,7 +80,7 @@ def _unit_pictures(run: RunContents, tensor: npt.NDArray[np.float64]) -> npt.NDA
     if modality.kind != "image" or tensor.ndim != 2 or tensor.shape[1] != math.prod(modality.shape):
         return None
     channels, height, width = modality.shape
-    units = tensor.reshape(len(tensor) * channels, height, width)
+    units = modality.arranged(tensor).reshape(len(tensor) * channels, height, width)
     # Channels of one unit stay side by side, so with several of them a row is one unit.
     columns = channels if channels > 1 else math.ceil(math.sqrt(len(tensor)))
     return grid_of(units, columns, 1, 0.0)

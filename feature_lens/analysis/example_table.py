@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from feature_lens.predictions import Predictions, class_labels_of
 from feature_lens.run_contents import RunContents
 
 
@@ -17,7 +18,8 @@ def example_table(run: RunContents, positions: npt.NDArray[np.integer] | None = 
 
     Columns: example_id, split, target, target_name, predicted, predicted_name, duplicate_of. What is not known is
     null: split without a split, target without targets, names where targets are real values. `predicted` is the
-    largest output, null where the network has one output only; several real target values are one JSON list.
+    largest output, or whether the one output says yes; null where outputs predict no class; several real target values
+    are one JSON list.
     `duplicate_of` is the id of the first example with the very same input, null for that one itself.
     """
     examples = run.examples
@@ -74,15 +76,26 @@ def _targets(run: RunContents, at: npt.NDArray[np.int64]) -> tuple[Any, Any]:
     return _text([json.dumps(row.tolist()) for row in examples.targets[at]]), none
 
 
-def predictions(run: RunContents, at: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Largest output of the examples at these positions (s,); reads their rows alone where they are few."""
+def predicted_classes(run: RunContents, at: npt.NDArray[np.integer]) -> npt.NDArray[np.int64] | None:
+    """Class that the network predicts of the examples at these positions (s,): the largest output, where there are no
+    labels that say otherwise, or yes or no of a single one; None where outputs predict no class.
+
+    Reads the rows of several outputs alone where they are few.
+    """
+    c = run.outputs.shape[1]
+    if c == 1 or (run.examples.targets is not None and class_labels_of(run.examples, c) is None):
+        if c > 1 or run.examples.labels is None:
+            return None
+        outputs = np.asarray(run.outputs[:])
+        chosen = Predictions.of(run.examples, outputs).chosen(outputs)
+        return None if chosen is None else chosen[np.asarray(at, dtype=np.int64)]
     rows, back = np.unique(at, return_inverse=True)
     outputs = run.outputs[rows] if len(rows) < min(len(run.examples) / 8, 512) else run.outputs[:][rows]
     return np.asarray(np.asarray(outputs).argmax(axis=1)[back.ravel()], dtype=np.int64)
 
 
 def _predictions(run: RunContents, at: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    if run.outputs.shape[1] < 2:
+    predicted = predicted_classes(run, at)
+    if predicted is None:
         return pd.array([None] * len(at), dtype="Int64"), _text([None] * len(at))
-    predicted = predictions(run, at)
     return pd.array(predicted, dtype="Int64"), _text(class_words(run, predicted))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw
 
-from feature_lens.analysis.example_table import predictions
+from feature_lens.analysis.example_table import predicted_classes
 from feature_lens.analysis.tiles import (
     ACCENT,
     CLASS_COLOURS,
@@ -175,7 +175,7 @@ def labelled_sheet(
     sheet = _sheet(run.examples, positions, geometry)
     draw = ImageDraw.Draw(sheet)
     marked = set(highlight or ())
-    guesses = predictions(run, np.asarray(positions)) if len(positions) and run.outputs.shape[1] > 1 else None
+    guesses = predicted_classes(run, np.asarray(positions)) if len(positions) else None
     for index, (position, value) in enumerate(zip(positions, values, strict=True)):
         left, top, right, bottom = geometry.tile_box(index)
         if int(position) in marked:

@@ -122,7 +122,7 @@ def _fit(picture: Image.Image, size: int) -> Image.Image:
 def draw_image(examples: Examples, position: int, size: int) -> Image.Image:
     """One channel in grey, three as RGB, any other number as grey channels side by side, two in a row, more in a grid."""
     modality = examples.modality
-    values = np.asarray(examples.inputs[position], dtype=np.float64).reshape(modality.shape)
+    values = modality.arranged(np.asarray(examples.inputs[position], dtype=np.float64).ravel())
     shown = (_unit_range(values, modality.low, modality.high) * 255).round().astype(np.uint8)
     if shown.shape[0] == 3:
         return _fit(Image.fromarray(np.ascontiguousarray(shown.transpose(1, 2, 0))), size)
@@ -167,7 +167,7 @@ def _envelope(line: npt.NDArray[np.float64], columns: int) -> tuple[npt.NDArray[
 def draw_signal(examples: Examples, position: int, size: int) -> Image.Image:
     """One smooth line per channel, over each other on one scale, with a zero line where zero is in the range."""
     modality = examples.modality
-    values = np.asarray(examples.inputs[position], dtype=np.float64).reshape(modality.shape)
+    values = modality.arranged(np.asarray(examples.inputs[position], dtype=np.float64).ravel())
     low = float(values.min()) if modality.low is None else modality.low
     high = float(values.max()) if modality.high is None else modality.high
     big = size * _FINER

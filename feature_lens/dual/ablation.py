@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from feature_lens.dual.targets import label_targets
 from feature_lens.examples import Column, Examples
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.unit import units_of
@@ -25,6 +24,7 @@ from feature_lens.features.neurons import NeuronActivations
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
 from feature_lens.networks.passes import one_pass
+from feature_lens.predictions import Predictions, targets_as
 
 Matrix = npt.NDArray[np.float64]
 # Weights of a set that are ablated one by one, those of largest contribution, and examples of a pass.
@@ -86,8 +86,8 @@ class _Judge:
         self.outputs = self.network.outputs_at(self.network.trained, self.examples, _TILE)
         self.predicted = self.outputs.argmax(axis=1)
         c = self.outputs.shape[1]
-        self._labels = self.examples.labels if c > 1 else None
-        self._targets = label_targets(self.examples, c)
+        self._predictions = Predictions.of(self.examples, self.outputs)
+        self._targets = targets_as(self.examples, c)
 
     def loss(self, outputs: Matrix) -> float:
         if self._targets is None:
@@ -95,9 +95,10 @@ class _Judge:
         return float(np.square(outputs - self._targets)[self.held].sum(axis=1).mean() / 2)
 
     def accuracy(self, outputs: Matrix) -> float:
-        if self._labels is None:
+        right = self._predictions.right(self.examples, outputs)
+        if right is None or np.isnan(right[self.held]).all():
             return float("nan")
-        return float((outputs.argmax(axis=1) == self._labels)[self.held].mean())
+        return float(np.nanmean(right[self.held]))
 
 
 def _runs(

@@ -25,6 +25,7 @@ from feature_lens.features.design import as_matrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
+from feature_lens.predictions import class_labels_of
 
 Matrix = npt.NDArray[np.float64]
 Order = npt.NDArray[np.int64]
@@ -143,7 +144,7 @@ def _sparse(network: Network, examples: Examples, mask: npt.NDArray[np.bool_]) -
 def _judge(network: Network, examples: Examples) -> Callable[[str, str, int, Matrix], Ticket]:
     outputs = network.outputs(examples)
     training = np.asarray(examples.training)
-    labels = examples.labels if outputs.shape[1] > 1 else None
+    labels = class_labels_of(examples, outputs.shape[1])
     chosen = outputs.argmax(axis=1)
 
     def judge(order: str, kind: str, count: int, found: Matrix) -> Ticket:

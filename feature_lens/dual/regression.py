@@ -18,7 +18,6 @@ from sklearn.metrics import r2_score
 
 from feature_lens.dual.beside import Beside
 from feature_lens.dual.ridge import RIDGES, Ridge, Spectral, fit_ridge
-from feature_lens.dual.targets import label_targets
 from feature_lens.dual_record import KERNELS, Fidelity
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -26,6 +25,7 @@ from feature_lens.features.design import MEMORY, DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.known_methods import LastLinear, last_linear
 from feature_lens.networks import Network
+from feature_lens.predictions import class_labels_of, targets_as
 
 Matrix = npt.NDArray[np.float64]
 Target = Literal["labels", "distillation"]
@@ -163,13 +163,13 @@ def _task(network: Network, examples: Examples) -> _Task:
 
 def _task_of(outputs: Matrix, initial: Matrix | None, examples: Examples) -> _Task:
     targets: dict[Target, Matrix] = {"distillation": outputs}
-    if (wanted := label_targets(examples, outputs.shape[1])) is not None:
+    if (wanted := targets_as(examples, outputs.shape[1])) is not None:
         targets["labels"] = wanted
     return _Task(
         outputs,
         initial,
         targets,
-        examples.labels if outputs.shape[1] > 1 else None,
+        class_labels_of(examples, outputs.shape[1]),
         examples.fitting,
         np.flatnonzero(~np.asarray(examples.training)),
     )

@@ -11,7 +11,6 @@ from scipy.special import logsumexp
 
 from feature_lens.dual.regression import can_judge, fidelities_of
 from feature_lens.dual.ridge import Spectral
-from feature_lens.dual.targets import label_targets
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import Matrix
@@ -25,7 +24,7 @@ from feature_lens.features.kernel_comparison import (
     subspace_overlap,
 )
 from feature_lens.networks import Network
-from feature_lens.networks.quality import metrics
+from feature_lens.predictions import Predictions, class_labels_of, targets_as
 
 # Length that is left of a column which lies in the span of others, relative to what it was.
 _NOTHING = 1e-9
@@ -85,21 +84,24 @@ class Step:
         return self.kernel[:, self.examples.fitting] @ (self.leading(k) / np.sqrt(self.spectrum[:k]))
 
 
-def fit_figures(examples: Examples, outputs: Matrix) -> dict[str, float]:
+def fit_figures(examples: Examples, outputs: Matrix, predictions: Predictions) -> dict[str, float]:
     """Loss, and for class labels cross-entropy and accuracy (R2 for real targets), of each part of the examples.
 
     The loss is the mean over examples of half the squared distance of the outputs (n, c) from the targets, one-hot for
-    class labels, whatever the network was trained on.
+    class labels, whatever the network was trained on. `predictions` says how the trained network's outputs are read.
     """
     figures: dict[str, float] = {}
-    targets = label_targets(examples, outputs.shape[1])
+    targets = targets_as(examples, outputs.shape[1])
     if targets is not None:
         squared = np.square(outputs - targets).sum(axis=1) / 2
         figures |= {f"loss_{part}": float(squared[rows].mean()) for part, rows in _parts(examples)}
-        if examples.labels is not None and outputs.shape[1] > 1:
-            entropy = logsumexp(outputs, axis=1) - outputs[np.arange(len(outputs)), examples.labels]
+        labels = class_labels_of(examples, outputs.shape[1])
+        if labels is not None and predictions.probabilities != "each":
+            own = outputs[np.arange(len(outputs)), labels]
+            with np.errstate(divide="ignore"):  # a class that was held to be impossible: infinite
+                entropy = -np.log(own) if predictions.probabilities else logsumexp(outputs, axis=1) - own
             figures |= {f"cross_entropy_{part}": float(entropy[rows].mean()) for part, rows in _parts(examples)}
-    for name, value in metrics(examples, outputs).items():
+    for name, value in predictions.figures(examples, outputs).items():
         what, _, part = name.removesuffix(")").partition(" (")
         figures[f"{what.lower()}_{part.replace('-', '_')}"] = value
     return figures
@@ -113,7 +115,7 @@ def kernel_figures(step: Step, first: Step, last: Step) -> dict[str, float]:
         figures[f"change_from_{name}"] = relative_change(step.fitted, other.fitted)
         figures[f"distance_from_{name}"] = cosine_distance(step.fitted, other.fitted)
         figures[f"centred_distance_from_{name}"] = cosine_distance(step.centred, other.centred)
-    targets = label_targets(step.examples, step.outputs.shape[1])
+    targets = targets_as(step.examples, step.outputs.shape[1])
     if targets is not None:
         for part, rows in _parts(step.examples):
             figures[f"alignment_{part}"] = alignment(step.kernel[np.ix_(rows, rows)], targets[rows])

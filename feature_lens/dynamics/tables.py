@@ -26,6 +26,7 @@ from feature_lens.features.design import MEMORY, Matrix, one_thread
 from feature_lens.features.kernel_comparison import centred, subspace_overlap, unit_rows
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
+from feature_lens.predictions import Predictions
 
 Rows = list[dict[str, Any]]
 
@@ -123,7 +124,9 @@ class _Space:
 
 
 def _figures(step: Step, first: Step, last: Step, space: _Space) -> dict[str, float]:
-    figures = fit_figures(step.examples, step.outputs) | kernel_figures(step, first, last)
+    figures = fit_figures(step.examples, step.outputs, Predictions.of(last.examples, last.outputs)) | kernel_figures(
+        step, first, last
+    )
     leading = step.leading(space.dimension)
     figures["overlap_with_final"] = subspace_overlap(leading, space.final)
     if space.learnt is not None:

@@ -75,11 +75,8 @@ class EffectiveFeatures(DesignMatrix):
         self.kind = KINDS[at]
         self.n_outputs = network.check(examples)
         self.reduction = reduction(outputs, self.n_outputs)
-        if self.reduction.needs_label and examples.labels is None:
-            raise ExamplesError(
-                f"The reduction '{self.reduction.name}' needs a class label for each example, but there are none; "
-                "give targets or choose another reduction."
-            )
+        if self.reduction.needs_label:
+            self._check_labels()
         self.parameters = network.parameters if layers is None else network.parameters.of(layers)
         self.n_parameters = self.parameters.total
         self.tile = tile_size(tile, self.reduction.quantities(self.n_outputs) * self.n_parameters)
@@ -90,6 +87,17 @@ class EffectiveFeatures(DesignMatrix):
         self._asked_tile = tile
         self._source = self.kind.make(Ask(network, self.reduction, self.parameters.names, tolerance))
         self._few: list[Piece] | None = None
+
+    def _check_labels(self) -> None:
+        labels, c = self.examples.labels, self.n_outputs
+        if labels is None or int(labels.max()) >= c:
+            came = (
+                "there are none" if labels is None else f"{labels.max()} came (id {self.examples.ids[labels.argmax()]})"
+            )
+            raise ExamplesError(
+                f"The reduction '{self.reduction.name}' needs a class label for each example, a number from 0 to {c - 1} of "
+                f"the network's outputs, but {came}; give such targets or choose another reduction."
+            )
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -193,7 +193,7 @@ class Network:
 
         Raises NetworkError where the forward fails, is not deterministic, writes over parameters, gives other outputs
         where gradients are wanted, or lets an example's output depend on the batch it is in, at the trained parameters
-        or at the initial ones; ExamplesError where a class label is not among the outputs. Cost: two forward passes of
+        or at the initial ones; ExamplesError where class labels count the outputs from 1. Cost: two forward passes of
         all examples at each, once for the same examples.
         """
         known = self.seen.n_outputs(examples)
@@ -201,11 +201,10 @@ class Network:
             return known
         n_outputs = self._scrutiny(self.trained, examples, tile).probe()
         labels = examples.labels
-        if labels is not None and n_outputs > 1 and int(labels.max()) >= n_outputs:
-            at = int(labels.argmax())
+        if labels is not None and n_outputs > 1 and (int(labels.min()), int(labels.max())) == (1, n_outputs):
             raise ExamplesError(
-                f"Class labels must be 0 to {n_outputs - 1}, the outputs of the network, but {labels[at]} came "
-                f"(id {examples.ids[at]}); relabel the data or choose another network."
+                f"Class labels must be 0 to {n_outputs - 1}, the outputs of the network, but 1 to {n_outputs} came; "
+                "subtract 1 from all."
             )
         for params in (self.trained, self.initial):
             if params is not None:

@@ -181,7 +181,10 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
     columns = columns_of(group, schema.EXAMPLES, sizes)
     shown = read_json(group, "modality", dict)
     inputs, training, targets = columns["input"], columns.get("training"), columns.get("target")
-    modality = Modality(shown["kind"], as_shape(shown["shape"], f"{group.name} modality"), shown["low"], shown["high"])
+    shape, last = as_shape(shown["shape"], f"{group.name} modality"), shown.get("channels_last", False)
+    if not isinstance(last, bool):
+        raise RunError(f"channels come last or not, but '{group.name}' says {last!r}; make the run again.")
+    modality = Modality(shown["kind"], shape, shown["low"], shown["high"], last)
     if not modality.shows(inputs):
         raise RunError(f"inputs of shape {inputs.shape[1:]} cannot be shown as {modality.shape}; make the run again.")
     examples = Examples(
@@ -192,6 +195,7 @@ def _read_examples(group: h5py.Group, sizes: dict[str, int]) -> tuple[Examples, 
         training=None if training is None else np.asarray(training).astype(bool),
         class_names=read_words(group, "class_names"),
         vocabulary=read_words(group, "vocabulary"),
+        inferred=read_words(group, "inferred") if "inferred" in group.attrs else (),
         concepts=() if part_of(group, "concepts") is None else _read_concepts(group_of(group, "concepts"), sizes),
     )
     # Known already: keeps the whole inputs from being read for it.

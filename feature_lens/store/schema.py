@@ -27,7 +27,8 @@ Attributes of /network
     name, architecture (as text), n_outputs, digest (sha256 of structure and parameters), metrics (JSON: name -> number)
 
 Attributes of /examples
-    modality (JSON: kind, shape, low, high), class_names (JSON list), vocabulary (JSON list)
+    modality (JSON: kind, shape, low, high, channels_last (since 1.3)), class_names (JSON list), vocabulary (JSON list),
+    inferred (JSON list, since 1.3, may be absent): sentences on how targets, outputs and inputs were read
 
 Attributes of /examples/concepts/<name> (since 1.3, may be absent): what is known of the examples beside their targets; a
 name is of up to 80 characters, none of them "/", the first of them no "."

@@ -232,6 +232,7 @@ def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, i
     group.attrs["modality"] = json_text(asdict(examples.modality))
     group.attrs["class_names"] = json_text(list(examples.class_names))
     group.attrs["vocabulary"] = json_text(list(examples.vocabulary))
+    group.attrs["inferred"] = json_text(list(examples.inferred))
     columns: dict[str, Any] = {
         "id": examples.ids,
         "input": examples.inputs,

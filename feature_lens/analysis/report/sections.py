@@ -76,10 +76,11 @@ def network_and_data(run: RunContents) -> Html:
         "A sample of the examples: " + ", ".join(str(examples.ids[position]) for position in sample),
         "wide",
     )
+    read = [words(sentence, "quiet") for sentence in examples.inferred]
     cards = box(
         "columns two",
         box("card", words("Network", tag="h3"), words(network.name, "quiet"), figures(about)),
-        box("card", words("Examples", tag="h3"), words(_split_words(run), "quiet"), figures(data)),
+        box("card", words("Examples", tag="h3"), words(_split_words(run), "quiet"), figures(data), *read),
     )
     return joined(cards, sheet)
 

@@ -16,7 +16,6 @@ from feature_lens.dual.perturbation.derivatives import Derivatives
 from feature_lens.dual.perturbation.hierarchy import Displacement, displacement
 from feature_lens.dual.perturbation.linearised import Linearised
 from feature_lens.dual.perturbation.schedule import Schedule
-from feature_lens.dual.targets import label_targets
 from feature_lens.dual_record import Expansion, Order
 from feature_lens.errors import ExamplesError, SettingsError
 from feature_lens.examples import Examples
@@ -25,6 +24,7 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kernel_comparison import relative_change
 from feature_lens.networks import Network
 from feature_lens.networks.network import flat
+from feature_lens.predictions import targets_as
 
 Matrix = npt.NDArray[np.float64]
 
@@ -173,7 +173,7 @@ def thinned(positions: npt.NDArray[np.int64], c: int, p: int, most_side: int) ->
 
 def targets_of(examples: Examples, c: int) -> Matrix:
     """(n, c): one-hot labels, or real targets; raises ExamplesError where there are none."""
-    made = label_targets(examples, c)
+    made = targets_as(examples, c)
     if made is None:
         raise ExamplesError(
             f"An expansion needs targets, class labels or {c} real numbers for each example, but there are none; give "

@@ -26,6 +26,7 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import UNTRAINED, Logits, NeuronActivations
 from feature_lens.features.stored_factors import factored_values
 from feature_lens.features.weight_ranking import Wanted, rank_weights
+from feature_lens.predictions import class_labels_of
 
 Values = npt.NDArray[np.float64]
 
@@ -96,7 +97,7 @@ class Canonical(Basis):
         values = np.ascontiguousarray(self.transform(design).T, dtype=np.float32)[:, None]
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, np.arange(len(values), dtype=np.int32))
-        classes = design.examples.labels is not None
+        classes = class_labels_of(design.examples, len(values)) is not None
         names = [design.examples.class_name(output) if classes else str(output) for output in range(len(values))]
         columns["labels"] = np.array([f"logit of {one}" if classes else f"output {one}" for one in names])
         title = f"Logits{UNTRAINED[design.at]}"
@@ -136,7 +137,7 @@ class Canonical(Basis):
         """Names of the views, and the function that makes (b, v, p) of them from a block (b, q, p) and its start."""
         if design.rows_per_example <= MANY_OUTPUTS or self.rank_outputs == "all":
             return design.views, lambda block, _start: block
-        labels = design.examples.labels
+        labels = class_labels_of(design.examples, design.n_outputs)
         outputs = design.network.outputs(design.examples, design.tile).argmax(axis=1)
 
         def select(block: Values, start: int) -> Values:
