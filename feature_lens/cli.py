@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -44,6 +45,10 @@ Recipe = Annotated[
     list[str] | None, typer.Option(help="SETTING=VALUE that differs from the shipped recipe; repeatable.")
 ]
 BasePath = Annotated[str, typer.Option(help="Path prefix, for an app behind a proxy.")]
+HostName = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME or NAME:PORT that browsers reach the app by, behind a proxy or a tunnel; repeatable."),
+]
 
 
 @app.callback()
@@ -73,7 +78,7 @@ def demo(
     demo_run(name, target, shipped=shipped, recipe=recipe or (), overwrite=overwrite)
     _tell(target)
     if chosen is not None:
-        _serve([target], chosen, "")
+        _serve([target], chosen)
 
 
 @app.command(epilog="Example: feature-lens train modular_addition --recipe modulus=23 --out sums23")
@@ -294,12 +299,13 @@ def open_app(
     paths: Annotated[list[Path], typer.Argument(help="Run files, or folders of them.")],
     port: Port = "8501",
     base_path: BasePath = "",
+    host_name: HostName = None,
 ) -> None:
     """Open runs in the browser app, on this machine only."""
     for path in paths:
         if not path.exists():
             raise AppError(f"There is no '{path}'; give run files or folders that hold them.")
-    _serve(paths, _port(port), base_path)
+    _serve(paths, _port(port), base_path, host_name or ())
 
 
 def _tell(path: Path) -> None:
@@ -319,11 +325,11 @@ def _port(wanted: str) -> int:
     return int(wanted)
 
 
-def _serve(paths: list[Path], port: int, base_path: str) -> NoReturn:
+def _serve(paths: list[Path], port: int, base_path: str = "", host_names: Sequence[str] = ()) -> NoReturn:
     """Replace this process by the server, so that a signal ends it and the port is free again."""
     from feature_lens_app.launch import command, environment, url
 
-    line = command(paths, port, base_path)
+    line = command(paths, port, base_path, host_names)
     typer.echo(f"The app is at {url(port, base_path)} (stop it with Ctrl+C).")
     sys.stdout.flush()
     os.execve(line[0], line, environment())

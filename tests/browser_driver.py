@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -44,21 +44,23 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def served(paths: list[Path], folder: Path, base_path: str | None = None) -> Iterator[str]:
+def served(
+    paths: list[Path], folder: Path, base_path: str | None = None, host_names: Sequence[str] = ()
+) -> Iterator[str]:
     """The app on a free port, started as the command line starts it, from a working directory of its own."""
     port = launch.free_port(8700)
     log = folder / f"server-{port}.log"
     with log.open("wb") as out:
-        server = subprocess.Popen(
-            launch.command(paths, port, base_path), cwd=folder, env=launch.environment(), stdout=out, stderr=out
-        )
+        line = launch.command(paths, port, base_path, host_names)
+        server = subprocess.Popen(line, cwd=folder, env=launch.environment(), stdout=out, stderr=out)
         try:
             address = launch.url(port, base_path)
             wait_for(address + "_stcore/health", log)
             yield address
         finally:
             server.terminate()
-            server.wait(20)
+            assert server.wait(20) == 0
+            assert "Traceback" not in log.read_text()
 
 
 def wait_for(address: str, log: Path) -> None:

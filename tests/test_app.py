@@ -294,13 +294,15 @@ def test_text_is_made_safe() -> None:
 
 
 def test_the_command_keeps_to_this_machine_and_the_packaged_settings() -> None:
-    words = launch.command(["a run.h5", "--help"], 8600, "/behind/a/")
-    assert words[1:5] == ["-P", "-m", "streamlit", "run"]
-    flags = dict(zip(words[6::2], words[7::2], strict=False))
-    assert flags["--server.address"] == "127.0.0.1"
-    assert flags["--server.fileWatcherType"] == "none"
-    assert flags["--browser.gatherUsageStats"] == "false"
-    assert flags["--server.baseUrlPath"] == "behind/a"
+    words = launch.command(["a run.h5", "--help"], 8600, "/behind/a/", ["lens.example.org"])
+    assert words[1:6] == ["-P", "-m", "feature_lens_app.server", "--port", "8600"]
+    assert words[6:8] == ["--base-path=behind/a", "--host-name=lens.example.org"]
+    settings = launch.packaged_settings()
+    assert settings["server.address"] == "127.0.0.1"
+    assert settings["server.fileWatcherType"] == "none"
+    assert settings["browser.gatherUsageStats"] is False
+    assert settings["global.developmentMode"] is False
+    assert not [name for name in settings if name.startswith("theme")]
     files = words[words.index("--") + 1 :]
     assert [Path(file).name for file in files] == ["a run.h5", "--help"]
     assert all(Path(file).is_absolute() for file in files)

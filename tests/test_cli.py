@@ -571,15 +571,23 @@ def test_the_app_takes_the_place_of_this_process(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = str(probe.getsockname()[1])
-    status, out, err = invoke("app", str(run_file), "--port", free, "--base-path", "/a/b/")
+    status, out, err = invoke("app", str(run_file), "--port", free, "--base-path", "/a/b/", "--host-name", "a.org")
     assert (status, err) == (0, "")
     assert f"http://127.0.0.1:{free}/a/b/" in out
     ((program, line, environment),) = started
     assert program == line[0] == sys.executable
-    assert line[1:5] == ["-P", "-m", "streamlit", "run"]
-    assert line[line.index("--server.port") + 1] == free
+    assert line[1:6] == ["-P", "-m", "feature_lens_app.server", "--port", free]
+    assert line[6:8] == ["--base-path=a/b", "--host-name=a.org"]
     assert line[line.index("--") + 1 :] == [str(run_file)]
     assert "STREAMLIT_SERVER_PORT" not in environment
+
+
+def test_a_host_name_that_cannot_be_one_is_refused(invoke: Invoke, run_file: Path) -> None:
+    for wrong in ("http://a.org", "a.org/b", "*", "a.org:99999", "a.org:", "-", "ä.org", "a b"):
+        found = invoke("app", str(run_file), "--port", "auto", f"--host-name={wrong}")
+        assert f"NAME or NAME:PORT as browsers send it, such as lens.example.org, but '{wrong}' came" in _sentence(
+            found
+        )
 
 
 def test_the_demo_refuses_an_existing_file_before_it_trains(

@@ -73,6 +73,7 @@ LIBRARIES: dict[str, set[str]] = {
     "mlxtend": {"networks"},
     "h5py": {"store"},
     "streamlit": {"app"},
+    "starlette": {"app"},
     "altair": {"app"},
     "networkx": {"analysis"},
     "typer": {"cli", "reading_commands", "theory_commands", "study_command"},

@@ -67,8 +67,9 @@ def test_it_works_away_from_the_checkout(installed: Path, tmp_path: Path) -> Non
     )
     zoo = installed / "feature_lens/networks/zoo"
     assert where.split() == [str(zoo / "parameter_files.py"), *(str(zoo / "shipped" / net) for net in ZOO)]
-    app = _run(installed, "from feature_lens_app import launch; print(launch.command([], 8501))", tmp_path)
-    assert str(installed / "feature_lens_app" / "main.py") in app
+    app = _run(installed, "from feature_lens_app import launch; print(launch.MAIN, launch.command([], 8501))", tmp_path)
+    assert app.startswith(str(installed / "feature_lens_app" / "main.py"))
+    assert "feature_lens_app.server" in app
 
 
 OWNERS: dict[str, tuple[str, str, list[str]]] = {

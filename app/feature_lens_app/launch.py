@@ -6,11 +6,12 @@ import os
 import socket
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from feature_lens.errors import AppError
+from feature_lens_app.origins import OwnNames
 
 ADDRESS: Final = "127.0.0.1"
 MAIN: Final = Path(__file__).with_name("main.py")
@@ -18,18 +19,20 @@ CONFIG: Final = Path(__file__).with_name(".streamlit") / "config.toml"
 PORTS_TRIED: Final = 100
 
 
-def command(paths: Iterable[Path | str], port: int, base_path: str | None = None, headless: bool = True) -> list[str]:
+def command(
+    paths: Iterable[Path | str], port: int, base_path: str | None = None, host_names: Sequence[str] = ()
+) -> list[str]:
     """The command that serves the app on `paths` (run files or folders of them); meant for exec, so that a signal ends it.
 
     -P keeps the user's working directory from shadowing modules. Paths are made absolute: they mean what they
-    meant to the user, and none can be taken for an option.
+    meant to the user, and none can be taken for an option. Raises AppError for a host name that cannot be one.
     """
+    OwnNames.of(port, host_names)
     return [
-        *(sys.executable, "-P", "-m", "streamlit", "run", str(MAIN)),
-        *_flags(),
-        *("--server.port", str(port)),
-        *("--server.headless", str(headless).lower()),
-        *("--server.baseUrlPath", _trimmed(base_path)),
+        *(sys.executable, "-P", "-m", "feature_lens_app.server"),
+        *("--port", str(port)),
+        f"--base-path={_trimmed(base_path)}",
+        *(f"--host-name={name}" for name in host_names),
         "--",
         *(str(Path(path).absolute()) for path in paths),
     ]
@@ -70,17 +73,13 @@ def _trimmed(base_path: str | None) -> str:
     return (base_path or "").strip("/")
 
 
-def _flags() -> list[str]:
-    """The packaged settings as flags, which outrank every settings file; the theme needs none, it only comes last."""
-    flags: list[str] = []
-    for section, options in tomllib.loads(CONFIG.read_text(encoding="utf-8")).items():
-        if section == "theme":
-            continue
-        for name, value in _scalars(options):
-            flags += [f"--{section}.{name}", value]
-    return flags
-
-
-def _scalars(options: Mapping[str, object]) -> Iterable[tuple[str, str]]:
-    for name, value in options.items():
-        yield name, str(value).lower() if isinstance(value, bool) else str(value)
+def packaged_settings() -> dict[str, object]:
+    """The packaged settings of Streamlit by their dotted names, which outrank every settings file where the server is
+    given them; the theme need not be given, it only comes last."""
+    sections = tomllib.loads(CONFIG.read_text(encoding="utf-8"))
+    return {
+        f"{section}.{name}": value
+        for section, options in sections.items()
+        if section != "theme"
+        for name, value in options.items()
+    }
