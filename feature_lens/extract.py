@@ -25,7 +25,7 @@ from feature_lens.dual.ablation import ablations
 from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
 from feature_lens.dynamics import FinalFeatures, dynamics_tables, steps_of
-from feature_lens.errors import ExamplesError, SettingsError
+from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases import Eigen
@@ -33,7 +33,7 @@ from feature_lens.features.bases.basis import MOST_CLASSES, RankOutputs
 from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kept_kernel import kept_kernel
-from feature_lens.features.neurons import Reduce
+from feature_lens.features.neurons import NeuronActivations, Reduce
 from feature_lens.jobs import Job, effective, jobs_of
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
@@ -228,7 +228,7 @@ def _kernel_design(network: Network, examples: Examples, settings: ExtractSettin
 
 
 def _built(jobs: list[Job], settings: ExtractSettings, progress: bool) -> tuple[dict[str, FeatureSet], list[str]]:
-    """All sets, several at a time, and remarks on those that leniency leaves out; linear algebra runs in one thread
+    """All sets, several at a time, and remarks on those that are left out; linear algebra runs in one thread
     each, so the result does not depend on how many there are."""
     stop = threading.Event()
     with (
@@ -237,21 +237,30 @@ def _built(jobs: list[Job], settings: ExtractSettings, progress: bool) -> tuple[
         ThreadPoolExecutor(settings.workers) as pool,
     ):
         watch = _Watch(bar, stop)
-        futures = {pool.submit(_build, job, settings, watch): job.name for job in jobs}
+        futures = {pool.submit(_build, job, settings, watch): job for job in jobs}
         left_out: dict[str, str] = {}
         try:
             for future in as_completed(futures):
-                error = future.exception()
-                if error is not None and not (settings.lenient and isinstance(error, SettingsError)):
+                error, job = future.exception(), futures[future]
+                if error is not None and not _may_be_left_out(error, job, settings):
                     raise error
                 if error is not None:
-                    left_out[futures[future]] = f"The set '{futures[future]}' is left out: {error}"
+                    left_out[job.name] = f"The set '{job.name}' is left out: {error}"
                 bar.update()
-            kept = {name: future.result() for future, name in futures.items() if name not in left_out}
-            return kept, [left_out[name] for name in futures.values() if name in left_out]
+            kept = {job.name: future.result() for future, job in futures.items() if job.name not in left_out}
+            if not kept and not settings.lenient:
+                next(iter(futures)).result()  # raises what it failed with
+            return kept, [left_out[job.name] for job in futures.values() if job.name in left_out]
         finally:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _may_be_left_out(error: BaseException, job: Job, settings: ExtractSettings) -> bool:
+    """Whether a run goes on without a set: a layer whose values cannot be had never ends it."""
+    if isinstance(job.design, NeuronActivations):
+        return isinstance(error, FeatureLensError)
+    return settings.lenient and isinstance(error, SettingsError)
 
 
 class _Stopped(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from feature_lens.errors import SettingsError
+from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME
 from feature_lens.features.bases import BASES, Basis
@@ -97,7 +97,12 @@ def _by_layer(network: Network, examples: Examples, wanted: SetSettings, remarks
     if wanted.outputs != "neurons":
         yield wanted
         return
-    known = hidden_layers(network, examples)
+    network.check(examples)
+    try:
+        known = hidden_layers(network, examples)
+    except NetworkError as error:  # of a forward that cannot be followed, though it runs
+        remarks.append(f"Hidden layers are not shown: {error}")
+        return
     remarks += [f"Layer '{layer.name}' is not shown: {layer.remark}." for layer in known if not layer.usable]
     for layer in known:
         if layer.usable:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from feature_lens.examples import Examples
-from feature_lens.features.design import DesignMatrix
+from feature_lens.features.design import TILE, DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.passes import ONE_PASS
@@ -63,9 +64,20 @@ def _appended(design: EffectiveFeatures, layer: LastLinear) -> str:
 
 
 def last_linear(network: Network, examples: Examples) -> LastLinear | None:
-    """The linear layer whose output is the network's; None where it ends otherwise."""
+    """The linear layer whose output is the network's for all examples; None where some of them end otherwise. Cost: a
+    forward pass of all examples."""
+    found: LastLinear | None = None
+    for start in range(0, len(examples), TILE):
+        one = _last_linear_of(network, network.tensor(np.asarray(examples.inputs[start : start + TILE])))
+        if one is None or (found is not None and one.weight != found.weight):
+            return None
+        found = replace(one, takes_inputs=one.takes_inputs and (found is None or found.takes_inputs))
+    return found
+
+
+def _last_linear_of(network: Network, inputs: torch.Tensor) -> LastLinear | None:
+    """The same of one batch."""
     seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-    inputs = network.tensor(examples.inputs[:2])
 
     def noted(name: str) -> Any:
         def note(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

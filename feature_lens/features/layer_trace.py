@@ -1,4 +1,4 @@
-"""Which hidden layers a forward pass reaches, and what really comes before and after each of them.
+"""What a forward pass calls, in which order, and what really comes before and after each layer.
 
 A pass is followed by hooks on the modules and by a function mode that sees every call of torch. A tensor is known by
 its identity and its version, so that values written over in place are told apart from those before.
@@ -16,9 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from feature_lens.examples import Examples
 from feature_lens.networks import Network
-from feature_lens.networks.passes import ONE_PASS
 
 
 def _words(text: str) -> frozenset[str]:
@@ -59,22 +57,7 @@ Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class LayerInfo:
-    """A hidden layer: its module path and class, whether its values are before or after a non-linearity, how many
-    units it has along which axis, the shape it is reduced over, and why it cannot be shown where it cannot."""
-
-    name: str
-    kind: str
-    label: str
-    width: int
-    unit_axis: int
-    positions: tuple[int, ...]
-    remark: str = ""
-    usable: bool = True
-
-
-@dataclass(frozen=True)
-class _Step:
+class Step:
     """One call of a torch function: what it took and made, the innermost module it ran in, and, where it moves axes,
     which axis each axis of the result was before."""
 
@@ -86,7 +69,7 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """One call of a module, with the tensor it returned (or whatever else that was)."""
 
     name: str
@@ -96,12 +79,12 @@ class _Call:
 
 
 @dataclass
-class _Trace:
+class Trace:
     """One forward pass. Tensors are kept, so that the identity of one is never used again by another."""
 
-    calls: list[_Call] = field(default_factory=list)
-    takers: dict[Key, list[_Step]] = field(default_factory=dict)
-    makers: dict[Key, _Step] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    takers: dict[Key, list[Step]] = field(default_factory=dict)
+    makers: dict[Key, Step] = field(default_factory=dict)
     shapes: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     outputs: Key = (0, 0)
     leaves: set[str] = field(default_factory=set)
@@ -119,7 +102,7 @@ class _Trace:
 class _Functions(TorchFunctionMode):
     """Writes every function that takes and makes tensors into a trace."""
 
-    def __init__(self, trace: _Trace) -> None:
+    def __init__(self, trace: Trace) -> None:
         super().__init__()
         self._trace = trace
 
@@ -135,7 +118,7 @@ class _Functions(TorchFunctionMode):
         if taken and made and not set(made) & set(taken):
             name = func.__name__.strip("_")
             axes = _moved_axes(func, args, named) if name in _MOVES else ()
-            step = _Step(name, taken, made, trace.open[-1] if trace.open else "", axes)
+            step = Step(name, taken, made, trace.open[-1] if trace.open else "", axes)
             for key in dict.fromkeys(taken):
                 trace.takers.setdefault(key, []).append(step)
             trace.makers.update(dict.fromkeys(made, step))
@@ -159,32 +142,9 @@ def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
             yield from (part for part in value if isinstance(part, torch.Tensor))
 
 
-def trace_layers(network: Network, examples: Examples, every: bool = False) -> list[LayerInfo]:
-    """Every hidden leaf layer that a forward pass reaches, in the order of its first return; `every` adds the rest.
-
-    Left out: containers, layers that only reshape or drop, parametrizations of weights, and the layer whose output is
-    the network's own. A layer that is called more than once, returns anything but one tensor of real numbers, or does
-    not put the batch first is listed as not usable with a remark. A module under several names goes by its first.
-
-    Raises what `Network.check` raises. Cost: that of the check, and two forward passes of two and three examples.
-    """
-    network.check(examples)
-    few = network.tensor(examples.inputs[: min(3, len(examples))])
-    with ONE_PASS:
-        trace = _traced(network, few[torch.arange(2) % len(few)])
-        # A second batch size tells an axis that is the batch from one that happens to be as long.
-        again = {call.name: call.output for call in _traced(network, few[torch.arange(3) % len(few)]).calls}
-    weights = _weight_modules(network.module)
-    by_name: dict[str, list[_Call]] = {}
-    for call in trace.calls:
-        if every or _is_hidden_leaf(call, trace, weights):
-            by_name.setdefault(call.name, []).append(call)
-    return [_described(network.module, calls, trace, again.get(name)) for name, calls in by_name.items()]
-
-
-def _traced(network: Network, inputs: torch.Tensor) -> _Trace:
+def traced(network: Network, inputs: torch.Tensor) -> Trace:
     """Follow one pass of f(x; theta*). The hooks sit on the network's private copy of the module, and are removed."""
-    trace = _Trace()
+    trace = Trace()
 
     def before(name: str) -> Callable[..., None]:
         def enter(_module: nn.Module, _args: Any) -> None:
@@ -198,7 +158,7 @@ def _traced(network: Network, inputs: torch.Tensor) -> _Trace:
                 pass  # a module that raised inside a forward which goes on without it
             trace.kept.append(output)
             key = trace.keep(output) if isinstance(output, torch.Tensor) else (0, 0)
-            trace.calls.append(_Call(name, module, output, key))
+            trace.calls.append(Call(name, module, output, key))
 
         return leave
 
@@ -225,13 +185,14 @@ def _is_leaf(module: nn.Module) -> bool:
     return not children or isinstance(module, nn.MultiheadAttention)
 
 
-def _weight_modules(module: nn.Module) -> set[int]:
+def weight_modules(module: nn.Module) -> set[int]:
     """Modules that compute a weight from parameters, not values from inputs."""
     lists = (part for part in module.modules() if isinstance(part, parametrize.ParametrizationList))
     return {id(part) for one in lists for part in one.modules()}
 
 
-def _is_hidden_leaf(call: _Call, trace: _Trace, weights: set[int]) -> bool:
+def is_hidden_leaf(call: Call, trace: Trace, weights: set[int]) -> bool:
+    """Whether a layer's values are neither the network's outputs nor weights (modules of `weights`), nor another's."""
     if not _is_leaf(call.module) or id(call.module) in weights:
         return False
     if isinstance(call.module, _SAME_VALUES) and not _names_values(call, trace):
@@ -249,7 +210,7 @@ def _is_hidden_leaf(call: _Call, trace: _Trace, weights: set[int]) -> bool:
     return False
 
 
-def _names_values(call: _Call, trace: _Trace) -> bool:
+def _names_values(call: Call, trace: Trace) -> bool:
     """Whether an nn.Identity stands where values are that no other layer gives, such as a residual stream's."""
     step = trace.makers.get(call.key)
     own = step is not None and step.inside not in trace.leaves and step.function not in _SAME_NUMBERS
@@ -260,32 +221,8 @@ def _count(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _described(module: nn.Module, calls: list[_Call], trace: _Trace, again: Any) -> LayerInfo:
-    call = calls[-1]
-    kind = parametrize.type_before_parametrizations(call.module).__name__
-
-    def refused(remark: str) -> LayerInfo:
-        return LayerInfo(call.name, kind, "activation", 0, 0, (), remark, usable=False)
-
-    if not isinstance(call.output, torch.Tensor):
-        return refused(f"it returns a {type(call.output).__name__}, not one tensor")
-    shape = trace.shapes[call.key]
-    rows = shape[:1] == (2,) and isinstance(again, torch.Tensor) and tuple(again.shape) == (3, *shape[1:])
-    if len(shape) < 2 or not rows:
-        return refused(f"its output of shape {shape} does not have one row per example")
-    if call.output.is_complex():
-        return refused("it returns complex numbers")
-    label, remark = _label(call, trace)
-    axis = _unit_axis(call, trace)
-    positions = tuple(size for place, size in enumerate(shape) if place not in (0, axis))
-    if len(calls) > 1:
-        names = [name for name, part in module.named_modules(remove_duplicate=False) if part is call.module]
-        under = f" (under the names {' and '.join(names)})" if len(names) > 1 else ""
-        remark = f"it is called {len(calls)} times in one pass{under}, and only the last call could be shown"
-    return LayerInfo(call.name, kind, label, shape[axis], axis, positions, remark, usable=len(calls) == 1)
-
-
-def _label(call: _Call, trace: _Trace) -> tuple[str, str]:
+def label_of(call: Call, trace: Trace) -> tuple[str, str]:
+    """Whether a layer's values are before or after a non-linearity, and a remark where that needs one."""
     if _made_nonlinear(call.key, call.name, trace, 0):
         return "post-activation", ""
     follower = _after(call.key, trace, 0)
@@ -299,7 +236,7 @@ def _label(call: _Call, trace: _Trace) -> tuple[str, str]:
     return "activation", "no non-linearity follows directly"
 
 
-def _made_nonlinear(key: Key, layer: str, trace: _Trace, depth: int) -> bool:
+def _made_nonlinear(key: Key, layer: str, trace: Trace, depth: int) -> bool:
     """Whether a layer's own last function is a non-linearity, or arithmetic on one, such as x * sigmoid(x)."""
     step = trace.makers.get(key)
     if step is None or (step.inside != layer and depth):
@@ -310,7 +247,7 @@ def _made_nonlinear(key: Key, layer: str, trace: _Trace, depth: int) -> bool:
     return arithmetic and any(_made_nonlinear(one, layer, trace, depth + 1) for one in step.taken)
 
 
-def _after(key: Key, trace: _Trace, depth: int) -> _Step | None:
+def _after(key: Key, trace: Trace, depth: int) -> Step | None:
     """The first non-linearity that takes a tensor, looking through what changes no meaning."""
     takers = trace.takers.get(key, [])
     for step in takers:
@@ -323,7 +260,7 @@ def _after(key: Key, trace: _Trace, depth: int) -> _Step | None:
     return None
 
 
-def _before(key: Key, trace: _Trace, depth: int) -> bool:
+def _before(key: Key, trace: Trace, depth: int) -> bool:
     """Whether a tensor comes from a non-linearity, looking through what changes no meaning."""
     step = trace.makers.get(key)
     if step is None:
@@ -333,7 +270,7 @@ def _before(key: Key, trace: _Trace, depth: int) -> bool:
     return step.function in _TRANSPARENT and depth < _DEPTH and _before(step.taken[0], trace, depth + 1)
 
 
-def _unit_axis(call: _Call, trace: _Trace) -> int:
+def unit_axis(call: Call, trace: Trace) -> int:
     """Axis of the units. The function that made the values says so: channels come first in convolutions, pools and
     norms of maps, and last in linear layers, embeddings and attention; elementwise functions keep the axis. Where
     nothing says so, a sequence (b, t, d) has its units last and a map (b, ch, h, w) first."""
@@ -342,7 +279,7 @@ def _unit_axis(call: _Call, trace: _Trace) -> int:
     return found or (1 if ndim > 3 else ndim - 1)
 
 
-def _axis_from(key: Key, trace: _Trace, depth: int) -> int | None:
+def _axis_from(key: Key, trace: Trace, depth: int) -> int | None:
     step, shape = trace.makers.get(key), trace.shapes[key]
     if step is None or depth > _DEPTH or len(shape) < 3:
         return None

@@ -98,9 +98,9 @@ class Scrutiny:
                 f"The number of outputs must not depend on the batch, but {alone.shape[1]} came for one example and "
                 f"{first.shape[1]} in a batch of {len(few)}; wrap the module so that it is always the same."
             )
-        apart, excess = self._apart(as_float64(first), as_float64(alone), first.dtype)
+        far, excess = self._apart(as_float64(first), as_float64(alone), first.dtype)
         if (excess > 0).any():
-            raise NetworkError(_COMPANY.format("an example", apart.max()))
+            raise NetworkError(_COMPANY.format("an example", far.max()))
         return int(first.shape[1])
 
     def outputs(self, known: bool = False) -> Array:
@@ -125,10 +125,10 @@ class Scrutiny:
                 inputs = self._inputs(chosen).flip(0)
                 again = self._with_gradients(inputs)
                 again = self._run(inputs) if again is None else again
-                apart, excess = self._apart(outputs[chosen], as_float64(again.flip(0)), dtype)
+                far, excess = self._apart(outputs[chosen], as_float64(again.flip(0)), dtype)
                 if (excess > 0).any():
                     worst = int(np.argmax(excess))
-                    raise NetworkError(self._reason(outputs, chosen, worst, apart[worst], dtype))
+                    raise NetworkError(self._reason(outputs, chosen, worst, far[worst], dtype))
         return outputs
 
     def _inputs(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -141,11 +141,11 @@ class Scrutiny:
         if self.bounded:
             with as_torch_does(), torch.no_grad():
                 written, _ = self.forward(self.params, inputs)
-            apart, excess = self._apart(as_float64(found), as_float64(written), found.dtype)
+            far, excess = self._apart(as_float64(found), as_float64(written), found.dtype)
             if (excess > 0).any():
                 raise NetworkError(
                     "The weight of an embedding that max_norm writes over must not be used elsewhere, but outputs differed by "
-                    f"{apart.max():.3g} where it was not written over; give the weight as the writing leaves it, and "
+                    f"{far.max():.3g} where it was not written over; give the weight as the writing leaves it, and "
                     "max_norm=None."
                 )
         return found[:count]
@@ -204,24 +204,13 @@ class Scrutiny:
         return min(most, -(-n // 2)) if n <= self.tile else most
 
     def _apart(self, first: Array, second: Array, dtype: torch.dtype) -> tuple[Array, Array]:
-        """How far apart the outputs of each example are (b,), and how much of it is more than rounding."""
-        finite = np.isfinite(first), np.isfinite(second)
-        with np.errstate(invalid="ignore"):
-            apart = np.where(finite[0] & finite[1], np.abs(first - second), np.where(finite[0] == finite[1], 0, np.inf))
-        sizes = np.where(finite[0], np.abs(first), 0).max(axis=1)
-        # A forward may compute in float32 inside, whatever its parameters are. Small outputs may be differences of large
-        # numbers, so that the size of most others counts too.
-        share = max(_TOLERANCE.get(kind, _TOLERANCE[torch.float32]) for kind in (self._dtype, dtype))
-        largest = apart.max(axis=1)
-        return largest, largest - share * np.maximum(np.maximum(sizes, np.quantile(sizes, 0.9)), _TINY)
+        return apart(first, second, self._dtype, dtype)
 
     @property
     def _dtype(self) -> torch.dtype:
         return next(iter(self.params.values())).dtype
 
-    def _reason(
-        self, outputs: Array, chosen: npt.NDArray[np.int64], worst: int, apart: float, dtype: torch.dtype
-    ) -> str:
+    def _reason(self, outputs: Array, chosen: npt.NDArray[np.int64], worst: int, far: float, dtype: torch.dtype) -> str:
         """Why outputs differed: chance, the company of the example, or gradients."""
         example = int(chosen[worst])
         who = f"example {self.examples.ids[example]}"
@@ -231,7 +220,21 @@ class Scrutiny:
             return _RANDOM
         beside = as_float64(self._run(self._inputs(chosen).flip(0)).flip(0))
         _, excess = self._apart(outputs[chosen], beside, dtype)
-        return (_COMPANY if excess[worst] > 0 else _GRADIENTS).format(who, apart)
+        return (_COMPANY if excess[worst] > 0 else _GRADIENTS).format(who, far)
+
+
+def apart(first: Array, second: Array, *kinds: torch.dtype) -> tuple[Array, Array]:
+    """How far apart two arrays (b, k) are in each row (b,), and how much of it is more than rounding in the coarsest of
+    some precisions. What is not finite differs from what is, and from nothing else."""
+    finite = np.isfinite(first), np.isfinite(second)
+    with np.errstate(invalid="ignore"):
+        between = np.where(finite[0] & finite[1], np.abs(first - second), np.where(finite[0] == finite[1], 0, np.inf))
+    sizes = np.where(finite[0], np.abs(first), 0).max(axis=1)
+    # A forward may compute in float32 inside, whatever its parameters are. Small numbers may be differences of large
+    # ones, so that the size of most others counts too.
+    share = max(_TOLERANCE.get(kind, _TOLERANCE[torch.float32]) for kind in kinds)
+    largest = between.max(axis=1)
+    return largest, largest - share * np.maximum(np.maximum(sizes, np.quantile(sizes, 0.9)), _TINY)
 
 
 def refuse_written(given: Params, left: Params) -> None:

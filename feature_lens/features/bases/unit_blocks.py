@@ -191,20 +191,26 @@ def last_hidden(design: EffectiveFeatures) -> tuple[Matrix, Matrix]:
         raise SettingsError(
             "The network must end in a linear layer for its last hidden units to be read, but it does not."
         )
-    seen: list[torch.Tensor] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def note(_module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        seen.append(args[0].detach())
+    def note(_module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append((args[0].detach(), output))
 
     found: list[Any] = []
     part = network.module.get_submodule(layer.weight.removesuffix("weight").removesuffix("."))
     with one_pass(), torch.no_grad():
-        hook = part.register_forward_pre_hook(note)
+        hook = part.register_forward_hook(note)
         try:
             for start in range(0, len(design.examples), design.tile):
                 inputs, count = design._padded(start)
-                network(network.trained, inputs)
-                found.append(as_matrix(seen.pop())[:count])
+                outputs = network(network.trained, inputs)
+                # On every tile, because which examples take this way may depend on the data.
+                if len(seen) != 1 or not torch.equal(seen[0][1], outputs):
+                    raise SettingsError(
+                        "The last linear layer must give the outputs of every example for its hidden units to be read, but "
+                        "some examples go another way; choose 'deflated'."
+                    )
+                found.append(as_matrix(seen.pop()[0])[:count])
         finally:
             hook.remove()
     return np.concatenate(found), as_matrix(network.trained[layer.weight])
