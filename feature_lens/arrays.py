@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from feature_lens.errors import ExamplesError, in_brief
 
 Array = npt.NDArray[Any]
+LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 
 def array_of(values: Any, what: str) -> Array:
@@ -52,3 +53,16 @@ def some_of(ids: Array, chosen: Array) -> str:
     """The first three of the chosen ids, in words."""
     shown = ", ".join(str(i) for i in ids[chosen][:3])
     return shown + (", ..." if np.count_nonzero(chosen) > 3 else "")
+
+
+def as_float32(values: Any) -> npt.NDArray[np.float32]:
+    """Values in the precision in which they are ranked. What is beyond it is infinite: counted there, and told of."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(values).astype(np.float32)
+
+
+def narrowed(values: Any) -> Array:
+    """Values as float32, or as they are where that would turn a finite one into infinity."""
+    array = np.asarray(values)
+    narrow = as_float32(array)
+    return narrow if np.array_equal(np.isfinite(narrow), np.isfinite(array)) else array

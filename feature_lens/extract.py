@@ -24,6 +24,7 @@ from feature_lens.distribution import VERSION
 from feature_lens.dual.ablation import ablations
 from feature_lens.dual.record import dual_record
 from feature_lens.dual.regression import MOST_SIDE
+from feature_lens.dual_record import DualRecord
 from feature_lens.dynamics import FinalFeatures, dynamics_tables, steps_of
 from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError
 from feature_lens.examples import Examples
@@ -38,6 +39,7 @@ from feature_lens.jobs import Job, effective, jobs_of
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.states import State
+from feature_lens.nonfinite import output_remarks, value_remarks
 from feature_lens.predictions import Predictions
 from feature_lens.registry import unknown_name
 from feature_lens.run_contents import KEPT_KERNELS, RunContents
@@ -100,10 +102,8 @@ def compute_run(
     kernel = _kernel_design(network, examples, settings)
     outputs = network.outputs(examples, settings.tile or 32)
     predictions = Predictions.of(examples, outputs)
-    dual, weight = None, None
-    if settings.dual:
-        dual = dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20)
-        weight = np.asarray(dual.columns["weight"]) if dual.has_contributions else None
+    dual, not_finite = _dual(network, examples, settings, outputs)
+    weight = np.asarray(dual.columns["weight"]) if dual is not None and dual.has_contributions else None
     if settings.dual or settings.ablation:
         designs = {job.name: job.design for job in jobs}
         most = None if settings.dual else settings.ablation
@@ -123,9 +123,29 @@ def compute_run(
             settings=settings.shaping(),
             software=software(),
             fingerprint=fingerprint(network, examples, settings, steps or {}),
-            remarks=(*remarks, *dict.fromkeys(of_sets), *left_out, *failed, *untold, *_remarks(network, examples)),
+            remarks=(
+                *(*remarks, *not_finite, *dict.fromkeys(of_sets), *left_out, *failed, *untold),
+                *_remarks(network, examples),
+            ),
         ),
     )
+
+
+def _dual(
+    network: Network, examples: Examples, settings: ExtractSettings, outputs: npt.NDArray[np.float64]
+) -> tuple[DualRecord | None, list[str]]:
+    """The dual model, if it was asked for and outputs are finite, and remarks on outputs that are not."""
+    told = output_remarks(examples, outputs)
+    if not settings.dual:
+        return None, told
+    whole = np.isfinite(outputs).all()
+    if network.initial is not None:
+        before = network.outputs(examples, settings.tile or 32, at="initial")
+        whole = whole and np.isfinite(before).all()
+        told += output_remarks(examples, before, "outputs before training")
+    if not whole:
+        return None, [*told, "The dual model is left out, since it needs outputs that are finite on every example."]
+    return dual_record(network, examples, settings.of_dual(), memory=settings.memory << 20), told
 
 
 def _dynamics(
@@ -288,8 +308,13 @@ def _build(job: Job, settings: ExtractSettings, watch: Callable[[int], None]) ->
     design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)
     # A fallback may be taken at any time, so remarks are collected after the last stream.
-    provenance = replace(built.card.provenance, remarks=design.remarks)
+    told = value_remarks(design.examples, built, lambda rows: _finite(design.on(rows)))
+    provenance = replace(built.card.provenance, remarks=(*design.remarks, *told))
     return replace(built, card=replace(built.card, provenance=provenance))
+
+
+def _finite(design: DesignMatrix) -> bool:
+    return all(np.isfinite(block).all() for _, block in design.blocks())
 
 
 def _check(examples: Examples, settings: ExtractSettings) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import as_float32
 from feature_lens.errors import SettingsError
 
 Floats = npt.NDArray[np.floating]
@@ -44,11 +45,6 @@ def no_examples() -> SettingsError:
     return SettingsError("A ranking needs at least one example, but none came; give a data set that is not empty.")
 
 
-def _as_float32(values: Floats) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite, which is counted
-        return np.asarray(values).astype(np.float32)
-
-
 def _ordered_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
     """Bits of float32 values rearranged so that unsigned comparison is comparison of values; never 0 or 2^32-1."""
     bits = np.ascontiguousarray(values + np.float32(0)).view(np.uint32)
@@ -76,7 +72,7 @@ def rising_keys(values: npt.NDArray[np.float32], ranks: npt.NDArray[np.uint32]) 
 
 def order(values: Floats, ranks: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
     """Positions of the examples with finite values, highest first: (n,) -> (<= n,). Cost n log n."""
-    keys = falling_keys(_as_float32(values), ranks)
+    keys = falling_keys(as_float32(values), ranks)
     positions = np.argsort(keys, kind="stable")[::-1]
     return positions[: int(np.count_nonzero(keys))]
 
@@ -162,7 +158,7 @@ class RunningRanking:
 
     def update(self, values: Floats, start: int) -> None:
         """Take the values (k, v, b) of examples start .. start+b-1."""
-        tile = _as_float32(values)
+        tile = as_float32(values)
         width = tile.shape[-1]
         ranks = self._ranks[start : start + width]
         self._falling.append(falling_keys(tile, ranks))

@@ -32,6 +32,7 @@ GROUND = {
     "examples",
     "modality",
     "labels",
+    "nonfinite",
     "predictions",
     "cards",
     "feature_set",

@@ -131,7 +131,7 @@ def _value_notes(run: RunContents, feature_set: FeatureSet, at: tuple[int, int])
         first = int(feature_set.columns["first_nonfinite"][at])
         s = "s are" if bad > 1 else " is"
         notes.append(
-            f"{bad} value{s} not finite (NaN or infinite) and not ranked; the first example is id "
+            f"{bad} value{s} not finite (NaN, infinite or beyond float32) and not ranked; the first example is id "
             f"{run.examples.ids[first]}."
         )
     return notes

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.analysis.orders import value_matrix
+from feature_lens.arrays import as_float32
 from feature_lens.feature_set import FeatureSet
 from feature_lens.run_contents import RunContents
 
@@ -45,7 +46,7 @@ def kinds(run: RunContents, seed: int = 0) -> list[Kind]:
         family = feature_set.card.design.partition(",")[0]
         values = _all_values(feature_set) if feature_set.stores_values else None
         found.append(Kind(_name(run, feature_set), feature_set.name, family, len(views_of(feature_set)), values))
-    found.append(Kind(LOGITS, logits, LOGITS, 1, np.asarray(run.outputs, dtype=np.float32).T))
+    found.append(Kind(LOGITS, logits, LOGITS, 1, as_float32(run.outputs).T))
     eigen = next(
         (s for s in run.sets.values() if s.stores_values and "spectrum" in s and not s.card.reads_labels), None
     )

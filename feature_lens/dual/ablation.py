@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from feature_lens.arrays import finite_rows, narrowed
 from feature_lens.examples import Column, Examples
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.unit import units_of
@@ -49,19 +50,22 @@ def ablations(
         return {}
     network, examples = design.network, design.examples
     judge = _Judge(network, examples)
+    if len(judge.held) == 0:  # no output is finite
+        return {}
     k, c = len(feature_set), judge.outputs.shape[1]
     made: dict[str, Any] = {
         "ablation/loss": np.full(k, np.nan),
         "ablation/accuracy": np.full(k, np.nan),
-        "ablation/output": np.full((k, c), np.nan, dtype=np.float32),
+        "ablation/output": np.full((k, c), np.nan),
     }
     ends = {end: np.asarray(feature_set.columns[f"{end}/position"]) for end in ("highest", "lowest")}
     for end, positions in ends.items():
-        made[f"ablation/{end}"] = np.full(positions.shape, np.nan, dtype=np.float32)
+        made[f"ablation/{end}"] = np.full(positions.shape, np.nan)
     if not feature_set.is_canonical:
-        made["ablation/example"] = np.full((k, len(examples)), np.nan, dtype=np.float32)
+        made["ablation/example"] = np.full((k, len(examples)), np.nan)
     for feature, outputs in runs:
-        change = outputs - judge.outputs
+        with np.errstate(invalid="ignore"):  # where both are infinite there is no difference to tell
+            change = outputs - judge.outputs
         made["ablation/loss"][feature] = judge.loss(outputs) - judge.loss(judge.outputs)
         made["ablation/accuracy"][feature] = judge.accuracy(outputs) - judge.accuracy(judge.outputs)
         made["ablation/output"][feature] = change[judge.held].mean(axis=0)
@@ -71,7 +75,8 @@ def ablations(
         for end, positions in ends.items():
             own = positions[feature]
             made[f"ablation/{end}"][feature] = np.where(own >= 0, predicted[own], np.nan)
-    return made
+    wide = ("ablation/loss", "ablation/accuracy")
+    return {name: values if name in wide else narrowed(values) for name, values in made.items()}
 
 
 @dataclass
@@ -84,6 +89,7 @@ class _Judge:
         split = training is not None and not training.all()
         self.held = np.flatnonzero(~np.asarray(training)) if split else np.arange(n)
         self.outputs = self.network.outputs_at(self.network.trained, self.examples, _TILE)
+        self.held = self.held[finite_rows(self.outputs)[self.held]]
         self.predicted = self.outputs.argmax(axis=1)
         c = self.outputs.shape[1]
         self._predictions = Predictions.of(self.examples, self.outputs)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import narrowed
 from feature_lens.dual.lottery import tickets
 from feature_lens.dual.perturbation.expansion import ExpansionSettings, expansion
 from feature_lens.dual.regression import can_judge, regressions
@@ -75,7 +76,7 @@ def dual_record(
             "interaction/mean": found_pairs.mean,
             "interaction/size": found_pairs.size,
             "interaction/threshold": np.array([found_pairs.threshold()]),
-            "interaction/predicted": found_pairs.of_outputs(chosen).astype(np.float32),
+            "interaction/predicted": narrowed(found_pairs.of_outputs(chosen)),
         }
     except NetworkError as error:
         remarks.append(str(error))
@@ -96,11 +97,11 @@ def dual_record(
             "layer/name": np.array(layer.names),
             "layer/contribution": layer.values,
             "unit/name": np.array(unit.names),
-            "unit/contribution": unit.values.astype(np.float32),
-            "eigen/contribution": shared.eigen.values.astype(np.float32),
+            "unit/contribution": narrowed(unit.values),
+            "eigen/contribution": narrowed(shared.eigen.values),
             "weight": shared.weights,
             "strongest/weight": shared.strongest,
-            "strongest/contribution": shared.strength.astype(np.float32),
+            "strongest/contribution": narrowed(shared.strength),
         }
     expanded, orders = _expanded(network, examples, settings.expansion, remarks)
     columns |= orders
@@ -135,7 +136,7 @@ def _model(
         alpha = fit.coefficients
         n, c = outputs.shape
         most = min(keep, len(train))
-        position, share = np.empty((n, c, most), dtype=np.int32), np.empty((n, c, most), dtype=np.float32)
+        position, share = np.empty((n, c, most), dtype=np.int32), np.empty((n, c, most))
         for output in range(c):
             terms = kernel * alpha[:, output]
             best = np.argpartition(-np.abs(terms), most - 1, axis=1)[:, :most]
@@ -146,9 +147,9 @@ def _model(
             "prediction": kernel @ alpha,
             "coefficient": alpha,
             "support/position": position,
-            "support/contribution": share,
+            "support/contribution": narrowed(share),
         }
         if c * design.n_columns <= _MOST_MAP:
             weights = design.on(train).rmatmul(alpha)
-            columns["map"] = weights.reshape(c, -1, c).astype(np.float32)
+            columns["map"] = narrowed(weights.reshape(c, -1, c))
     return columns

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logsumexp
 
+from feature_lens.arrays import finite_rows
 from feature_lens.dual.regression import can_judge, fidelities_of
 from feature_lens.dual.ridge import Spectral
 from feature_lens.errors import SettingsError
@@ -94,13 +95,15 @@ def fit_figures(examples: Examples, outputs: Matrix, predictions: Predictions) -
     targets = targets_as(examples, outputs.shape[1])
     if targets is not None:
         squared = np.square(outputs - targets).sum(axis=1) / 2
-        figures |= {f"loss_{part}": float(squared[rows].mean()) for part, rows in _parts(examples)}
+        finite = finite_rows(outputs)
+        parts = [(part, rows[finite[rows]]) for part, rows in _parts(examples) if finite[rows].any()]
+        figures |= {f"loss_{part}": float(squared[rows].mean()) for part, rows in parts}
         labels = class_labels_of(examples, outputs.shape[1])
         if labels is not None and predictions.probabilities != "each":
             own = outputs[np.arange(len(outputs)), labels]
             with np.errstate(divide="ignore"):  # a class that was held to be impossible: infinite
                 entropy = -np.log(own) if predictions.probabilities else logsumexp(outputs, axis=1) - own
-            figures |= {f"cross_entropy_{part}": float(entropy[rows].mean()) for part, rows in _parts(examples)}
+            figures |= {f"cross_entropy_{part}": float(entropy[rows].mean()) for part, rows in parts}
     for name, value in predictions.figures(examples, outputs).items():
         what, _, part = name.removesuffix(")").partition(" (")
         figures[f"{what.lower()}_{part.replace('-', '_')}"] = value

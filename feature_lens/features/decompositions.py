@@ -219,6 +219,11 @@ def _usable(total: float, design: DesignMatrix) -> float:
         )
     rows = [at.start + np.flatnonzero(~np.isfinite(block).all(axis=1)) for at, block in design.blocks()]
     bad = np.unique(np.concatenate(rows) // design.rows_per_example).astype(np.int64)
+    if len(bad) == 0:
+        raise SettingsError(
+            "Eigen features need a kernel of finite numbers, but products of the features, which are finite, are beyond what "
+            "float64 holds, 1.8e308; scale the network's outputs down."
+        )
     named = ", ".join(str(one) for one in design.examples.ids[bad[:3]]) + (", ..." if len(bad) > 3 else "")
     raise SettingsError(
         f"Eigen features need finite values, but {len(bad)} of {len(design.examples)} examples give NaN or infinity "

@@ -182,7 +182,8 @@ def estimated_spectrum(
     squares = float(np.square(values).sum()) + (mass * nodes).sum(axis=1)
     # The trace is exact, so probes enter by the shape of the tail alone: x log x scaled to the tail's trace.
     tail = max(trace - float(values.sum()), 0.0)
-    scale = tail / np.maximum(mass.sum(axis=1), _TINY)
+    masses = mass.sum(axis=1)
+    scale = np.divide(tail, masses, out=np.zeros_like(masses), where=masses > _TINY)
     logs = _xlogx(values).sum() + scale * (weights * _xlogx(nodes)).sum(axis=1)
     square, log = _mean(squares), _mean(logs)
     return SpectrumEstimate(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import as_float32
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Column
 from feature_lens.feature_set import FeatureSet, ranking_columns
@@ -76,7 +77,7 @@ class Canonical(Basis):
 
     def _neurons(self, design: NeuronActivations, name: str, keep: int, batch_size: int) -> FeatureSet:
         activations, locations = design.activations()
-        values = np.ascontiguousarray(activations.T, dtype=np.float32)[:, None]
+        values = np.ascontiguousarray(as_float32(activations.T))[:, None]
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, by_spread(ranking))
         columns["labels"] = np.array([f"{design.layer}[{unit}]" for unit in range(len(values))])
@@ -94,7 +95,7 @@ class Canonical(Basis):
         return FeatureSet(name, ("activation",), card, columns, design.network.parameters)
 
     def _logits(self, design: Logits, name: str, keep: int, batch_size: int) -> FeatureSet:
-        values = np.ascontiguousarray(self.transform(design).T, dtype=np.float32)[:, None]
+        values = np.ascontiguousarray(as_float32(self.transform(design).T))[:, None]
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, np.arange(len(values), dtype=np.int32))
         classes = class_labels_of(design.examples, len(values)) is not None

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from feature_lens.arrays import as_float32
 from feature_lens.cards import ParameterTable
 from feature_lens.examples import Column
 from feature_lens.features.design import Matrix
@@ -82,9 +83,9 @@ def score_values(by_output: Matrix, profile: Matrix) -> npt.NDArray[np.float32]:
     """(k, v, n) from activations (n, q, k): the score, and where there are several outputs each of them."""
     n, q, k = by_output.shape
     values: npt.NDArray[np.float32] = np.empty((k, 1 if q == 1 else q + 1, n), dtype=np.float32)
-    values[:, 0] = np.einsum("nqk,kq->kn", by_output, profile)
+    values[:, 0] = as_float32(np.einsum("nqk,kq->kn", by_output, profile))
     if q > 1:
-        values[:, 1:] = by_output.transpose(2, 1, 0)
+        values[:, 1:] = as_float32(by_output.transpose(2, 1, 0))
     return values
 
 
@@ -101,6 +102,7 @@ def matched_stability(vectors: Matrix, first: Matrix, second: Matrix) -> Matrix:
 
 def sign(score: Matrix) -> float:
     """+1 where the sum of cubes is positive; where it is negligible, the entry of largest magnitude decides."""
+    score = score / (np.abs(score).max() or 1.0)  # cubes of large numbers may be infinite
     cubes = float((score**3).sum())
     if abs(cubes) > 1e-6 * float((np.abs(score) ** 3).sum()):
         return float(np.sign(cubes))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.sparse
 import torch
 
+from feature_lens.arrays import as_float32
 from feature_lens.errors import SettingsError
 from feature_lens.feature_set import FeatureSet
 from feature_lens.features.bases.basis import BASES, Basis, by_spread, of_tensors, ranked, refuse_joined, stored_columns
@@ -54,7 +55,7 @@ class Unit(Basis):
         """One feature per unit, one view per output, values stored."""
         activations = self.transform(design)
         by_output = activations.reshape(-1, design.rows_per_example, activations.shape[1])
-        values: npt.NDArray[np.float32] = np.ascontiguousarray(by_output.transpose(2, 1, 0), dtype=np.float32)
+        values = np.ascontiguousarray(as_float32(by_output.transpose(2, 1, 0)))
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, by_spread(ranking))
         columns["labels"], columns["layer"] = np.array(self.labels_), np.array(self.layers_)
