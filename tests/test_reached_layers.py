@@ -201,7 +201,10 @@ def _hold(way: str, kinds: list[int], tile: int, reduce: Reduce, seed: int) -> N
             np.testing.assert_allclose(values[place], one, rtol=1e-9, atol=1e-12)
             if locations is not None:
                 np.testing.assert_array_equal(locations[place], where)
-        assert locations is None or design.location_shape == (max(len(rows) for rows in wanted if rows is not None),)
+        sizes = {len(rows) for rows in wanted if rows is not None}
+        assert design.location_shape == ((max(sizes),) if way == "packed" else ())
+        if way == "packed":
+            assert f"; of {'up to ' * (len(sizes) > 1)}{max(sizes)} positions the " in design.description
         # Streamed anew, and by a design that did not see them all before.
         for other in (design, NeuronActivations(network, examples, layer, reduce=reduce, tile=tile)):
             np.testing.assert_allclose(np.concatenate([block for _, block in other.blocks()]), values, rtol=1e-9)
@@ -215,6 +218,17 @@ def _hold(way: str, kinds: list[int], tile: int, reduce: Reduce, seed: int) -> N
     assert {name for name, layer in infos.items() if layer.usable and name != "inner"} == reached
     if way == "packed" and kinds[0] > 0:
         assert "does not have one row per example" in infos["inner"].remark
+
+
+def test_passes_are_made_until_an_example_reaches_the_layer() -> None:
+    passes: list[int] = []
+    network, examples = _network("routed"), _examples("routed", [0] * 40 + [1] * 40, 0)
+    network.check(examples)
+    network.module.out.register_forward_hook(lambda _m, args, _o: passes.append(len(args[0])))
+    for layer, wanted in (("a", [1, 2, 3]), ("b", [1, 2, 3, 32, 32, *[1] * 9, 1, 2, 3])):
+        passes.clear()
+        NeuronActivations(network, examples, layer)
+        assert passes == wanted
 
 
 def test_rows_of_a_batch_are_used_where_they_are_those_of_examples() -> None:

@@ -55,9 +55,12 @@ class LayerInfo:
         return (*self.positions[: self.unit_axis - 1], self.width, *self.positions[self.unit_axis - 1 :])
 
 
-def trace_layers(network: Network, examples: Examples, every: bool = False) -> list[LayerInfo]:
+def trace_layers(
+    network: Network, examples: Examples, every: bool = False, wanted: str | None = None
+) -> list[LayerInfo]:
     """Every hidden leaf layer that some example reaches, in the order of its first return for the first example, then
-    those that this one does not reach; `every` adds what is left out.
+    those that this one does not reach; `every` adds what is left out. Examples are looked through until one
+    reaches the layer `wanted`; all of them without.
 
     Left out: containers, layers that only reshape or drop, parametrizations of weights, and the layer whose output is
     the network's own. A layer that is called more than once for an example, returns anything but one tensor of real
@@ -71,7 +74,7 @@ def trace_layers(network: Network, examples: Examples, every: bool = False) -> l
     network.check(examples)
     try:
         with one_pass():
-            return list(_reached(network, examples, every).values())
+            return list(_reached(network, examples, every, wanted).values())
     except FeatureLensError:
         raise
     except Exception as error:  # the user's forward may raise anything while it is followed; told in one sentence
@@ -81,10 +84,12 @@ def trace_layers(network: Network, examples: Examples, every: bool = False) -> l
         ) from error
 
 
-def _reached(network: Network, examples: Examples, every: bool) -> dict[str, LayerInfo]:
+def _reached(network: Network, examples: Examples, every: bool, wanted: str | None) -> dict[str, LayerInfo]:
     """Layers by name, from one example for each of those that the first does not reach."""
     found, known = _described_on(network, network.tensor(examples.inputs[:1]), every)
     for start in range(0, len(examples), _TILE):
+        if wanted in found:
+            break
         inputs = network.tensor(np.asarray(examples.inputs[start : start + _TILE]))
         new = called(network, inputs) - known
         for place in range(len(inputs)):

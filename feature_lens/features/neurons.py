@@ -86,7 +86,7 @@ class NeuronActivations(DesignMatrix):
         # None as long as rows of these examples were not compared.
         self._alone = True if self.info.alone else None
         self._unreached: frozenset[int] = frozenset()
-        self._location_shape = self.info.positions
+        self._location_shape, self._varying = self.info.positions, False
 
     def on(self, positions: npt.NDArray[np.int64]) -> NeuronActivations:
         """The same layer on some of the examples; in other company rows are compared again."""
@@ -139,7 +139,8 @@ class NeuronActivations(DesignMatrix):
         words += f" ({self.info.remark})" if self.info.remark else ""
         if self.info.positions:
             how = {"max": "largest value", "mean": "mean", "absmax": "value of largest magnitude"}[self.reduce]
-            words += f"; of {'x'.join(map(str, self.info.positions))} positions the {how} is taken"
+            up_to = "up to " if self._varying else ""
+            words += f"; of {up_to}{'x'.join(map(str, self.location_shape))} positions the {how} is taken"
         return words + ". Activations are no part of the kernel, so no share of it is given."
 
     def tiles(self, first: int = 0) -> Iterator[Tile]:
@@ -201,13 +202,15 @@ class NeuronActivations(DesignMatrix):
                 locations[place] = where
             if self.watch is not None:
                 self.watch(1)
-        if locations is not None:
+        reached = [place for place in range(n) if place not in self._unreached]
+        if self.info.positions and reached:
             # Examples may have different numbers of positions: places are counted in a shape that holds all.
-            self._location_shape = tuple(int(size) for size in np.max(shapes, axis=0))
-            for place, shape in enumerate(shapes):
-                if place not in self._unreached:
-                    coordinates = np.unravel_index(locations[place], shape)
-                    locations[place] = np.ravel_multi_index(coordinates, self._location_shape)
+            self._location_shape = tuple(int(size) for size in np.max([shapes[place] for place in reached], axis=0))
+            self._varying = len({shapes[place] for place in reached}) > 1
+        if locations is not None:
+            for place in reached:
+                coordinates = np.unravel_index(locations[place], shapes[place])
+                locations[place] = np.ravel_multi_index(coordinates, self._location_shape)
         return values, locations
 
     def _no_locations(self) -> npt.NDArray[np.int32] | None:
@@ -357,7 +360,7 @@ def _usable_layer(network: Network, examples: Examples, layer: str) -> LayerInfo
         raise unknown_name("layer", layer, list(modules))
     # A module that has several names is traced under its first.
     first = next(name for name, part in modules.items() if part is modules[layer])
-    known = {info.name: info for info in trace_layers(network, examples, every=True)}
+    known = {info.name: info for info in trace_layers(network, examples, every=True, wanted=first)}
     if first not in known:
         shown = [name for name, info in known.items() if info.usable]
         listed = ", ".join(shown[:24]) + (f" and {len(shown) - 24} more" if len(shown) > 24 else "")
