@@ -204,6 +204,10 @@ class Examples:
         """Name of a class, or its number where classes have no names."""
         return self.class_names[label] if label < len(self.class_names) else str(label)
 
+    def output_name(self, output: int, c: int) -> str:
+        """Name of one of the c outputs of a network: that of its class where there are as many, else its number."""
+        return self.class_names[output] if len(self.class_names) == c else str(output)
+
     def split_name(self, position: int) -> str:
         """'training' or 'held-out', or '' where there is no split."""
         if self.training is None:

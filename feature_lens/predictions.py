@@ -5,7 +5,7 @@ Decided once for a network and its examples, by shapes, names and the values of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +58,15 @@ class Predictions:
     @classmethod
     def of(cls, examples: Examples, outputs: Matrix) -> Predictions:
         """Read all outputs of the trained network; rows that are not finite have no say."""
+        read = cls._of(examples, outputs)
+        k, c = len(examples.class_names), outputs.shape[1]
+        if examples.labels is None and k not in (0, c):
+            told = f"The {k} class names are of neither the targets nor the {c} outputs, so they are not used."
+            return replace(read, sentences=(*read.sentences, told))
+        return read
+
+    @classmethod
+    def _of(cls, examples: Examples, outputs: Matrix) -> Predictions:
         c = outputs.shape[1]
         finite = outputs[np.isfinite(outputs).all(axis=1)]
         between = len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from feature_lens_app.views import view_title
 from scipy.special import expit, softmax
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
@@ -90,6 +91,8 @@ READINGS: dict[str, Reading] = {
     ),
     "an embedding of fewer": (LOGITS[:, :2], CLASSES, {}, "none", None, "", {}, "3 classes, and the network's 2 outputs are not"),
     "classes of one output": (LOGIT, CLASSES, {"class_names": list("abc")}, "none", None, "", {}, "one output are not their"),
+    "names of nothing": (LOGITS, NEAR[:, 0], {"class_names": ["a", "b"]}, "none", None, "", {}, "The 2 class names are of neither"),
+    "names of outputs": (LOGITS, None, {"class_names": list("abc")}, "none", None, "", {}, "^$"),
     "other values": (LOGITS, NEAR[:, :2], {}, "none", None, "", {}, "2 real values for each .* 3 outputs cannot be held"),
     "one value for three": (LOGITS, NEAR[:, 0], {}, "none", None, "", {}, "1 real value for each example, .* no R2"),
     "shares of something": (softmax(LOGITS, axis=1), None, {}, "none", None, "together", {}, "outputs are probabilities, which"),
@@ -176,7 +179,34 @@ def test_a_binary_classifier_of_one_logit_through_a_whole_run(tmp_path: Any) -> 
         table = example_table(run)
         assert table["predicted"].tolist() == (run.outputs[:][:, 0] > 0).astype(int).tolist()
         assert set(table["predicted_name"]) == {"False", "True"}
+        assert view_title(run, "output:0") == "output 0"  # it stands for neither class
         assert np.isfinite(run.sets["eigen_trace"].columns["ablation/accuracy"][:]).all()
+
+
+def test_outputs_are_called_what_they_are() -> None:
+    torch.manual_seed(0)
+    named = {"class_names": ["ant", "bee", "cat"]}
+    for last, targets, more, title, labels in (
+        (
+            nn.Softmax(1),
+            CLASSES,
+            named,
+            "Probabilities",
+            ["probability of ant", "probability of bee", "probability of cat"],
+        ),
+        (nn.Identity(), CLASSES, named, "Logits", ["logit of ant", "logit of bee", "logit of cat"]),
+        (nn.Identity(), NEAR, {}, "Logits", ["output 0", "output 1", "output 2"]),
+        (nn.Sigmoid(), SIDE, {"class_names": ["no", "yes"]}, "Probabilities", ["probability of yes"]),
+    ):
+        module = nn.Sequential(nn.Linear(2, len(labels)), last).eval()
+        examples = Examples.from_arrays(RANDOM.standard_normal((N, 2)), targets, **more)
+        settings = ExtractSettings(sets=(SetSettings("canonical", "logits"),), neurons=())
+        run = compute_run(Network.from_module(module), examples, settings, progress=False)
+        logits = run.sets["logits"]
+        assert logits.card.title == title
+        assert [logits.label(output) for output in range(len(logits))] == labels
+    assert [examples.output_name(output, 2) for output in (0, 1)] == ["no", "yes"]
+    assert examples.output_name(0, 1) == "0"
 
 
 def test_labels_that_are_not_the_outputs_are_not_looked_up_among_them() -> None:
@@ -194,5 +224,6 @@ def test_labels_that_are_not_the_outputs_are_not_looked_up_among_them() -> None:
     assert run.network.metrics == {}
     assert run.examples.inferred[0].startswith("Labels are of 21 classes, and the network's 20 outputs are not")
     assert example_table(run)["predicted"].isna().all()
+    assert view_title(run, "output:3") == "output 3"
     with pytest.raises(ExamplesError, match=r"a number from 0 to 19 of the network's outputs, but 20 came \(id"):
         EffectiveFeatures(network, examples, outputs="target")

@@ -138,7 +138,7 @@ def view_title(run: Run, view: str) -> str:
     """Name of a view in a chooser, with the class that an output stands for."""
     kind, _, number = view.partition(":")
     if kind == "output" and number.isdigit():
-        name = run.examples.class_name(int(number))
+        name = run.examples.output_name(int(number), run.network.n_outputs)
         return f"output {number}" if name == number else shorten(f"output {number}: {name}", 40)
     return {
         "score": "score",

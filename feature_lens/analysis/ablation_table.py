@@ -36,7 +36,7 @@ def without(run: RunContents, set_name: str, feature: int, view: str) -> Without
     means = {end: float(np.nanmean(own)) if np.isfinite(own).any() else float("nan") for end, own in ends.items()}
     training = run.examples.training
     split = training is not None and not np.asarray(training).all()
-    names = [run.examples.class_name(output) for output in range(len(change))]
+    names = [run.examples.output_name(output, len(change)) for output in range(len(change))]
     return Without(
         loss=float(feature_set.columns["ablation/loss"][feature]),
         accuracy=float(feature_set.columns["ablation/accuracy"][feature]),

@@ -46,7 +46,9 @@ class Cells:
         frame = pd.DataFrame({"position": positions[rows], "example_id": ids.take(rows).reset_index(drop=True)})
         if by_output:
             frame["output"] = np.tile(np.repeat(outputs, each), len(positions))
-            names = np.array([run.examples.class_name(int(output)) for output in outputs], dtype=object)
+            names = np.array(
+                [run.examples.output_name(int(output), run.network.n_outputs) for output in outputs], dtype=object
+            )
             frame["output_name"] = np.tile(np.repeat(names, each), len(positions))
         return frame
 

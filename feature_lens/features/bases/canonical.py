@@ -27,7 +27,7 @@ from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import UNTRAINED, Logits, NeuronActivations
 from feature_lens.features.stored_factors import factored_values
 from feature_lens.features.weight_ranking import Wanted, rank_weights
-from feature_lens.predictions import class_labels_of
+from feature_lens.predictions import Predictions, class_labels_of
 
 Values = npt.NDArray[np.float64]
 
@@ -95,13 +95,20 @@ class Canonical(Basis):
         return FeatureSet(name, ("activation",), card, columns, design.network.parameters)
 
     def _logits(self, design: Logits, name: str, keep: int, batch_size: int) -> FeatureSet:
-        values = np.ascontiguousarray(as_float32(self.transform(design).T))[:, None]
+        outputs = self.transform(design)
+        values = np.ascontiguousarray(as_float32(outputs.T))[:, None]
         ranking = ranked(design, values, keep, batch_size)
         columns = stored_columns(ranking, values, np.arange(len(values), dtype=np.int32))
-        classes = class_labels_of(design.examples, len(values)) is not None
-        names = [design.examples.class_name(output) if classes else str(output) for output in range(len(values))]
-        columns["labels"] = np.array([f"logit of {one}" if classes else f"output {one}" for one in names])
-        title = f"Logits{UNTRAINED[design.at]}"
+        found, c = Predictions.of(design.examples, outputs), len(values)
+        what = "probability" if found.probabilities else "logit"
+        if found.kind == "classes":
+            labels = [f"{what} of {design.examples.class_name(output)}" for output in range(c)]
+        elif found.kind == "yes or no" and c == 1:
+            labels = [f"{what} of {design.examples.class_name(1)}"]
+        else:
+            labels = [f"output {output}" for output in range(c)]
+        columns["labels"] = np.array(labels)
+        title = f"{'Probabilities' if found.probabilities else 'Logits'}{UNTRAINED[design.at]}"
         card = self._card(design, title, design.description, "the network's own outputs", "the output itself")
         return FeatureSet(name, design.views, card, columns, design.network.parameters)
 
