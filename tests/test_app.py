@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -195,9 +196,48 @@ def test_several_runs_and_a_folder(app: Opener, runs: Path) -> None:
 
 def test_a_widget_writes_the_address_and_drops_what_no_longer_fits(app: Opener, runs: Path) -> None:
     test = fine(app("browse", runs / "image.h5", set="eigen", view="output:1", sort="std", page="1"))
-    fine(test.selectbox(key="address set").set_value("neurons").run())
+    fine(test.selectbox(key="address browse set").set_value("neurons").run())
     assert test.query_params["set"] == "neurons"
     assert not {"view", "sort", "page"} & set(test.query_params)
+
+
+class Query(dict[str, str]):
+    """Stands for `st.query_params` and counts the steps that the browser's history takes."""
+
+    steps = 0
+
+    def to_dict(self) -> dict[str, str]:
+        return dict(self)
+
+    def from_dict(self, new: Mapping[str, str]) -> None:
+        self.clear()
+        self.update(new)
+        self.steps += 1
+
+
+def test_a_change_is_one_step_of_the_history_and_no_change_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    state: dict[str, object] = {}
+    query = Query(run="a", set="eigen", view="score", page="3")
+    monkeypatch.setattr(address, "st", SimpleNamespace(session_state=state, query_params=query))
+
+    def changed(value: object, name: str, default: object, *drops: str) -> None:
+        state["key"] = value
+        address._written("key", name, default, drops)
+
+    # What Streamlit calls for widgets that nobody touched.
+    for value, name, default in (
+        ("eigen", "set", "unit"),
+        (["a", "b"], "views", ["a", "b"]),
+        ("", "q", ""),
+        (3, "page", 1),
+    ):
+        changed(value, name, default, "view", "page")
+    assert query.steps == 0
+    changed("unit", "set", "unit", "view", "page")
+    assert (query, query.steps) == ({"run": "a", "set": "unit"}, 1)
+    changed("some", "q", "")
+    changed("", "q", "")
+    assert (query, query.steps) == ({"run": "a", "set": "unit"}, 3)
 
 
 def test_the_first_tile_and_the_first_row_are_the_maximum(app: Opener, runs: Path) -> None:

@@ -6,18 +6,22 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 import synthetic
 from browser_driver import Tab, chromium, served
+from feature_lens_app.views import view_title
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator
+from test_app_pages import every_way
 
 from feature_lens.analysis.export import EXPORTERS, ExportRequest, export_bytes, export_name
-from feature_lens.analysis.render import render_tile, sheet_geometry
+from feature_lens.analysis.orders import default_view, end_of
+from feature_lens.analysis.render import alt_text, render_tile, sheet_geometry
 from feature_lens.analysis.report.page import report_html, report_name
-from feature_lens.analysis.run import open_run
+from feature_lens.analysis.run import Run, open_run
 from feature_lens.analysis.tables import TableRequest, table_bytes, table_name
 from feature_lens.feature_set import FeatureSet, ranking_columns
 from feature_lens.ranking import rank_values
@@ -81,6 +85,12 @@ def app(browser: Browser, run_path: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
+def second(app: str, run_path: Path) -> Iterator[Run]:
+    with open_run(run_path.with_name("second.h5")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def windows(browser: Browser) -> Iterator[tuple[Tab, Tab]]:
     """Two that share nothing, for all tests, since a new one loads the whole of Streamlit again."""
     opened = Tab(browser), Tab(browser)
@@ -102,18 +112,96 @@ def elsewhere(windows: tuple[Tab, Tab]) -> Tab:
     return windows[1]
 
 
-@pytest.mark.parametrize("run", ["first", "hostile"])
-def test_every_page_of_every_run_is_reached_and_nothing_goes_wrong(tab: Tab, app: str, run: str) -> None:
+def test_every_page_of_a_run_is_reached_and_nothing_goes_wrong(tab: Tab, app: str) -> None:
     tab.go(app)
-    if run != "first":
-        tab.choose("select", "Run", run)
-        tab.wait_parameter("run")
+    tab.choose("select", "Run", "hostile")
+    tab.wait_parameter("run")
     for page in (*PAGES[1:], PAGES[0]):
         tab.follow(page)
         tab.fine()
-        assert tab.parameter("run") == run
-        tab.expect("select", "Run", run)
+        assert tab.parameter("run") == "hostile"
+        tab.expect("select", "Run", "hostile")
         assert tab.page.locator('img[src="x"]').count() == 0
+
+
+# None of it is what a page shows unasked.
+PLACE = {"run": "second", "set": "unit", "view": "output:2", "feature": "4"}
+ENDS = {"feature": ("Highest examples", 10), "compare": ("A, highest examples", 10)}
+
+
+def arrived(tab: Tab, run: Run, page: str, place: dict[str, str]) -> None:
+    """The page is open, and its address, choosers, title and pictures are of the run, set, view and feature wanted."""
+    tab.page.wait_for_url(f"**/{page}?*")
+    tab.settle()
+    tab.fine()
+    assert {name: tab.parameter(name) for name in place} == place
+    feature_set, feature = run.sets[place["set"]], int(place.get("feature", 0))
+    view = place.get("view", default_view(feature_set))
+    side = " A" if page == "compare" else ""
+    tab.expect("select", "Run", place["run"])
+    tab.expect("select", f"Feature set{side}", f"{feature_set.name} ({len(feature_set)})")
+    kind, label = ("several", "Views") if page == "export" else ("select", f"View{side}")
+    tab.expect(kind, label, view_title(run, view))
+    if page != "browse":
+        tab.expect("number", "Feature A" if side else "Feature number", str(feature))
+    if page == "feature":
+        assert tab.page.locator("h1.fl-title").inner_text() == feature_set.label(feature)
+    if page != "export":
+        name = feature_set.label(feature)
+        what, count = ENDS.get(page, (f"{name}, highest", 5))
+        wanted = alt_text(run, *end_of(run, feature_set.name, feature, view, "highest", count), what)
+        assert tab.page.locator(f'img[alt^="{what}"]').first.get_attribute("alt") == wanted
+
+
+def test_a_page_shows_what_its_address_says_whatever_page_one_comes_from(tab: Tab, app: str, second: Run) -> None:
+    walk = every_way(("browse", "feature", "compare", "export"))
+    tab.go(f"{app}{walk[0]}?{urlencode(PLACE)}")
+    for page in walk[1:]:
+        tab.follow(page)
+        arrived(tab, second, page, PLACE)
+
+
+def test_links_open_what_they_say_and_back_restores_in_one_step(tab: Tab, app: str, second: Run) -> None:
+    main = tab.page.get_by_test_id("stMain")
+    unit, trace = PLACE, {"run": "second", "set": "trace", "view": "score"}
+    # From where, by which link, to where.
+    ways: list[tuple[str, dict[str, str], Locator, str, dict[str, str]]] = [
+        (
+            "browse",
+            unit | {"sort": "std", "dir": "rising"},
+            main.get_by_role("link", name="0 unit 2", exact=True),
+            "feature",
+            unit | {"feature": "2", "sort": "std", "dir": "rising"},
+        ),
+        ("browse", unit, tab.page.locator('a:has(img[alt^="0 unit 3, lowest"])'), "feature", unit | {"feature": "3"}),
+        (
+            "feature",
+            unit | {"sort": "label", "dir": "falling", "rank": "3"},
+            main.get_by_role("link", name="Next →"),
+            "feature",
+            unit | {"feature": "3", "sort": "label"},
+        ),
+        ("compare", unit | {"set_b": "eigen"}, main.get_by_role("link", name="0 unit 4"), "feature", unit),
+        ("feature", unit, main.get_by_role("link", name="compare", exact=True).first, "compare", unit),
+    ]
+    for start, address, link, page, place in ways:
+        tab.go(f"{app}{start}?{urlencode(address)}")
+        before = tab.page.url
+        link.first.click()
+        tab.page.wait_for_url(lambda url, before=before: url != before)
+        arrived(tab, second, page, place)
+        tab.page.go_back()
+        arrived(tab, second, start, address)
+        assert tab.page.url == before
+    tab.go(f"{app}overview?run=second")
+    main.get_by_role("link", name="trace", exact=False).first.click()
+    arrived(tab, second, "browse", trace)
+    # A widget is a step of the history as well.
+    tab.choose("select", "Feature set", "unit (5)")
+    tab.wait_parameter("set", "trace")
+    arrived(tab, second, "browse", {"run": "second", "set": "unit"})
+    tab.page.go_back()
+    arrived(tab, second, "browse", trace)
 
 
 # Widgets of one view together: kind, label, value, parameter. Each is changed, then one copied address restores all.
@@ -186,45 +274,6 @@ def test_the_first_tile_the_browser_received_is_the_maximum(tab: Tab, app: str, 
             assert ImageChops.difference(tile, render_tile(run.examples, best, 96)).getbbox() is None
             words = tab.page.locator(f'img[alt^="{end} examples"]').get_attribute("alt")
             assert str(words).startswith(f"{end} examples: {best} (")
-
-
-def test_a_feature_opens_from_browse_by_its_picture_as_by_its_name(tab: Tab, app: str) -> None:
-    tab.go(f"{app}browse?run=first&set=eigen&view=output:2&sort=std")
-    name = tab.page.get_by_test_id("stMain").get_by_role("link", name="eigen 4", exact=True)
-    link = tab.page.locator('a:has(img[alt^="eigen 4, highest"])')
-    wanted = str(link.evaluate("link => link.href"))
-    assert str(name.evaluate("link => link.href")) == wanted
-    link.click()
-    tab.page.wait_for_url("**/feature?*")
-    tab.settle()
-    tab.fine()
-    tab.expect("number", "Feature number", "4")
-    assert (tab.parameter("view"), tab.parameter("sort")) == ("output:2", "std")
-    opened = tab.page.url
-    tab.go(wanted)
-    assert tab.page.url == opened
-
-
-def test_next_and_previous_walk_in_the_order_browsed(tab: Tab, app: str) -> None:
-    tab.go(f"{app}feature?set=eigen&sort=label&dir=falling&feature=5&view=score&rank=3")
-    tab.page.get_by_role("link", name="Next →").click()
-    tab.page.wait_for_url("**feature=4*")
-    tab.settle()
-    assert tab.parameter("sort") == "label"
-    tab.page.get_by_role("link", name="← Previous").click()
-    tab.page.wait_for_url("**feature=5*")
-    tab.settle()
-    tab.fine()
-
-
-def test_going_back_restores_the_page_before(tab: Tab, app: str) -> None:
-    tab.go(f"{app}browse?run=first&set=neurons")
-    tab.follow("compare")
-    tab.page.go_back()
-    tab.page.wait_for_url("**/browse?*")
-    tab.settle()
-    tab.fine()
-    tab.expect("select", "Feature set", "neurons (5)")
 
 
 def test_downloads_are_what_the_library_gives(tab: Tab, app: str, run_path: Path) -> None:

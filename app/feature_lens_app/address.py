@@ -1,8 +1,14 @@
 """The address of a view: query parameters are the only memory, widgets only show and change them.
 
 Streamlit's own `bind` drops values on a page switch, and widget state is lost with the session. So every widget that
-shapes a view is made by a function of this module: it takes its value from the address on every run, and a change
-writes the address before the page is drawn again. A copied address therefore restores the view by itself.
+shapes a view is made by a function of this module: a change writes the address before the page is drawn again, and
+the function gives what the address says, whatever Streamlit holds of the widget. A copied address therefore restores
+the view by itself, and what a page draws is what its address says.
+
+To Streamlit widgets of one key on two pages are two: the second begins at its own default, though the session still
+holds the first one's value under the key. So a key is of one page, and the default of every widget is what the address
+says; that the session is written besides, for a widget that is on the screen already, is why the settings turn off
+Streamlit's warning of widgets that have both.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import streamlit as st
 from feature_lens_app.words import plain, shorten
 
 _NOTICES: Final = "address notices"
+_PAGE: Final = "address page"
 CARRIED: Final = ("run", "set", "feature", "view")
 
 
@@ -22,12 +29,16 @@ class PageEnd(Exception):
     """Raised where a page has no more to show. After `st.stop` nothing can be drawn, notices neither."""
 
 
-def begin() -> None:
-    """Forget the notices of the last run, and make the browser show the address; called before a page is drawn."""
+def begin(page: str) -> None:
+    """Before a page is drawn, named by its path: forget the notices of the last run, and make the browser show the
+    address. A link to the page that is open already leaves the browser's address as it was, so that it is written
+    again. Of another page the browser knows it, and to write it would leave a step in its history that is neither the
+    page before nor this one, to which Back would lead."""
     st.session_state[_NOTICES] = []
-    if asked := st.query_params.to_dict():
-        # A link to the page that is open already leaves the browser's address as it was; writing it again mends that.
+    asked = st.query_params.to_dict()
+    if asked and st.session_state.get(_PAGE) == page:
         st.query_params.update(asked)
+    st.session_state[_PAGE] = page
 
 
 def notice(text: str) -> None:
@@ -101,31 +112,29 @@ def text(name: str, longest: int = 100) -> str:
     return value[:longest]
 
 
-def _key(name: str) -> str:
-    return f"address {name}"
+def _held(name: str, value: object) -> str:
+    """The key of a widget of this page, which now has this value; left alone where it has it, so that typing is not
+    interrupted."""
+    key = f"address {st.session_state[_PAGE]} {name}"
+    if key in st.session_state and st.session_state[key] != value:
+        st.session_state[key] = value
+    return key
 
 
-def _hold(name: str, value: object) -> None:
-    """Give a widget its value before it is drawn; left alone where it has it, so that typing is not interrupted."""
-    if _key(name) not in st.session_state or st.session_state[_key(name)] != value:
-        st.session_state[_key(name)] = value
+def _as_text(value: object) -> str:
+    return ",".join(value) if isinstance(value, list) else "" if value is None else str(value)
 
 
-def _written(name: str, drops: Sequence[str]) -> None:
-    """Before the page is drawn again: the new value goes to the address, and what no longer fits leaves it."""
-    value = st.session_state[_key(name)]
-    for dropped in drops:
-        st.query_params.pop(dropped, None)
-    if isinstance(value, list):
-        value = ",".join(value)
-    if value is None or value == "":
-        st.query_params.pop(name, None)
-    else:
-        st.query_params[name] = str(value)
-
-
-def _turned(name: str, key: str) -> None:
-    st.query_params[name] = str(st.session_state[key])
+def _written(key: str, name: str, default: object, drops: Sequence[str] = ()) -> None:
+    """Before the page is drawn again: the new value goes to the address, and what no longer fits leaves it. Streamlit
+    also calls this for widgets that nobody touched, when a page that it had begun to leave is drawn after all."""
+    value = _as_text(st.session_state[key])
+    present = st.query_params.to_dict()
+    if value == present.get(name, _as_text(default)):
+        return
+    kept = {other: held for other, held in present.items() if other != name and other not in drops}
+    # Written at once: each writing is a step of the browser's history, and Back would lead to half a change.
+    st.query_params.from_dict(kept | {name: value} if value else kept)
 
 
 def select(
@@ -139,17 +148,19 @@ def select(
     help: str | None = None,
 ) -> str:
     """A drop-down list bound to a parameter."""
-    _hold(name, option(name, label.lower(), options, default))
-    chosen: str = st.selectbox(
+    value = option(name, label.lower(), options, default)
+    key = _held(name, value)
+    st.selectbox(
         label,
         options,
+        list(options).index(value),
         format_func=shown,
-        key=_key(name),
+        key=key,
         help=help,
         on_change=_written,
-        args=(name, drops),
+        args=(key, name, default, drops),
     )
-    return chosen
+    return value
 
 
 def segments(
@@ -163,18 +174,20 @@ def segments(
     help: str | None = None,
 ) -> str:
     """A row of buttons of which one is chosen, bound to a parameter."""
-    _hold(name, option(name, label.lower(), options, default))
-    chosen: str | None = st.segmented_control(
+    value = option(name, label.lower(), options, default)
+    key = _held(name, value)
+    st.segmented_control(
         label,
         options,
+        default=value,
         format_func=lambda entry: plain(shown(entry)),
         required=True,
-        key=_key(name),
+        key=key,
         help=help,
         on_change=_written,
-        args=(name, drops),
+        args=(key, name, default, drops),
     )
-    return default if chosen is None else chosen
+    return value
 
 
 def several(
@@ -193,11 +206,12 @@ def several(
             f"This address asks for '{shorten(unknown[0])}' among the {label.lower()}, which is not there; "
             f"known are {_known(options)}."
         )
-    _hold(name, known or list(default))
-    chosen: list[str] = st.multiselect(
-        label, options, format_func=shown, key=_key(name), on_change=_written, args=(name, ())
+    value = known or list(default)
+    key = _held(name, value)
+    st.multiselect(
+        label, options, value, format_func=shown, key=key, on_change=_written, args=(key, name, list(default))
     )
-    return chosen or list(default)
+    return value
 
 
 def whole_number(
@@ -212,41 +226,43 @@ def whole_number(
     step: int = 1,
 ) -> int:
     """A field for a whole number, bound to a parameter."""
-    _hold(name, number(name, label.lower(), low, high, default))
-    chosen: int = st.number_input(
+    value = number(name, label.lower(), low, high, default)
+    key = _held(name, value)
+    st.number_input(
         label,
         min_value=low,
         max_value=high,
+        value=value,
         step=step,
-        key=_key(name),
+        key=key,
         help=help,
         on_change=_written,
-        args=(name, drops),
+        args=(key, name, default, drops),
     )
-    return chosen
+    return value
 
 
 def field(label: str, name: str, *, placeholder: str = "", drops: Sequence[str] = (), help: str | None = None) -> str:
     """A field for text, bound to a parameter."""
-    _hold(name, text(name))
-    chosen: str = st.text_input(
+    value = text(name)
+    key = _held(name, value)
+    st.text_input(
         label,
-        key=_key(name),
+        value,
+        key=key,
         placeholder=placeholder,
         max_chars=100,
         help=help,
         on_change=_written,
-        args=(name, drops),
+        args=(key, name, "", drops),
     )
-    return chosen
+    return value
 
 
 def pages(name: str, count: int, place: str = "top") -> int:
     """Page numbers from 1, bound to a parameter; `place` tells several on one page apart."""
-    current = number(name, "page", 1, count, 1)
-    if count == 1:
-        return 1
-    # The widget takes no value through the session state without a warning, so each page has a widget of its own.
-    key = f"{_key(name)} {place} {current}"
-    chosen: int = st.pagination(count, default=current, key=key, on_change=_turned, args=(name, key))
-    return chosen
+    value = number(name, "page", 1, count, 1)
+    if count > 1:
+        key = _held(f"{name} {place}", value)
+        st.pagination(count, default=value, key=key, on_change=_written, args=(key, name, 1))
+    return value

@@ -63,13 +63,13 @@ def _empty(paths: tuple[str, ...]) -> None:
 
 def _frame() -> None:
     st.set_page_config(page_title="Feature Lens", page_icon=ICON, layout="wide", initial_sidebar_state="expanded")
-    address.begin()
     home = st.Page(PAGES / "overview.py", title="Feature Lens", default=True, url_path="home")
     named = {
         name: st.Page(PAGES / f"{name}.py", title=f"{title} · Feature Lens", url_path=name)
         for name, title in NAMES.items()
     }
     page = st.navigation([home, *named.values()], position="hidden")
+    address.begin(page.url_path)
     apply_style()
     try:
         runs = run_access.known_runs()
