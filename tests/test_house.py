@@ -164,6 +164,7 @@ _HDF5 = (
     "table_group",
     "kernel_file",
     "blocks",
+    "hdf5_files",
 )
 
 

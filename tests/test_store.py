@@ -316,12 +316,12 @@ def _fail(error: BaseException) -> Callable[..., Any]:
 
 
 FAILURES: dict[str, tuple[str, BaseException, type[BaseException]]] = {
-    "in the contents": ("_write_set", OSError(28, "No space left on device"), RunError),
-    "an unforeseen one": ("_write_set", KeyError("x"), KeyError),
-    "by the user": ("write_tables", KeyboardInterrupt(), KeyboardInterrupt),
-    "a full disk": ("os.fsync", OSError(28, "No space left on device"), OutputError),
-    "the user, late": ("os.fsync", KeyboardInterrupt(), KeyboardInterrupt),
-    "the last step": ("os.replace", PermissionError(1, "Operation not permitted"), OutputError),
+    "in the contents": ("writer._write_set", OSError(28, "No space left on device"), RunError),
+    "an unforeseen one": ("writer._write_set", KeyError("x"), KeyError),
+    "by the user": ("writer.write_tables", KeyboardInterrupt(), KeyboardInterrupt),
+    "a full disk": ("placing.os.fsync", OSError(28, "No space left on device"), OutputError),
+    "the user, late": ("placing.os.fsync", KeyboardInterrupt(), KeyboardInterrupt),
+    "the last step": ("placing.os.replace", PermissionError(1, "Operation not permitted"), OutputError),
 }
 
 
@@ -332,7 +332,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "run.h5"
     path.write_bytes(b"precious")
     where, raised, told = FAILURES[failure]
-    monkeypatch.setattr(f"feature_lens.store.writer.{where}", _fail(raised))
+    monkeypatch.setattr(f"feature_lens.store.{where}", _fail(raised))
     with pytest.raises(told) as error:
         write_run(contents(12), path, overwrite=True)
     monkeypatch.undo()

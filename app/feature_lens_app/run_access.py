@@ -37,12 +37,12 @@ class Opened:
     stamp: Stamp | None
 
     @property
-    def key(self) -> tuple[str, Stamp | None]:
-        """What a cached result of this run is kept under."""
-        return str(self.run.path), self.stamp
+    def key(self) -> tuple[bytes, Stamp | None]:
+        """What a cached result of this run is kept under: bytes, since a path need not be text."""
+        return os.fsencode(self.run.path), self.stamp
 
 
-def _cache_key(opened: Opened) -> tuple[str, Stamp | None]:
+def _cache_key(opened: Opened) -> tuple[bytes, Stamp | None]:
     return opened.key
 
 
@@ -59,15 +59,16 @@ def _release(opened: Opened) -> None:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32, validate=_is_current, on_release=_release)
-def _open(path: str) -> Opened:
+def _open(path: bytes) -> Opened:
+    located = Path(os.fsdecode(path))
     # The stamp is taken first: a file replaced while it is opened is then opened again, not kept.
-    stamp = _stamp(Path(path))
-    return Opened(open_run(Path(path)), stamp)
+    stamp = _stamp(located)
+    return Opened(open_run(located), stamp)
 
 
 @st.cache_data(show_spinner=False, ttl=5, max_entries=8)
-def _found(paths: tuple[str, ...]) -> dict[str, str]:
-    return {key: str(path) for key, path in find_runs([Path(path) for path in paths]).items()}
+def _found(paths: tuple[bytes, ...]) -> dict[str, str]:
+    return {key: str(path) for key, path in find_runs([os.fsdecode(path) for path in paths]).items()}
 
 
 def started_on() -> tuple[str, ...]:
@@ -77,21 +78,21 @@ def started_on() -> tuple[str, ...]:
 
 def known_runs() -> dict[str, str]:
     """Path of each run under the key that addresses use for it."""
-    return _found(started_on())
+    return _found(tuple(os.fsencode(path) for path in started_on()))
 
 
 def current() -> Opened:
     """The run that the address names, or the first; raises RunError when it cannot be read."""
     runs = known_runs()
-    return _open(runs[address.option("run", "run", list(runs), next(iter(runs)))])
+    return _open(os.fsencode(runs[address.option("run", "run", list(runs), next(iter(runs)))]))
 
 
 @st.cache_data(show_spinner=False, max_entries=1024)
-def _answer(path: str, stamp: Stamp | None) -> tuple[str, str] | None:
+def _answer(path: bytes, stamp: Stamp | None) -> tuple[str, str] | None:
     """Question and first sentence of the study that a file belongs to. Opened for itself: among the handles that are
     kept, those of a large folder would take the place of the run that is shown."""
     del stamp  # part of what the answer is kept under
-    with open_run(Path(path)) as run:
+    with open_run(os.fsdecode(path)) as run:
         sentences = study_sentences(run)
         return (study_question(run), sentences[0]) if sentences else None
 
@@ -102,7 +103,7 @@ def answers_of_studies() -> dict[str, tuple[str, str]]:
     found = {}
     for key, path in known_runs().items():
         with suppress(RunError):
-            if answer := _answer(path, _stamp(Path(path))):
+            if answer := _answer(os.fsencode(path), _stamp(Path(path))):
                 found[key] = answer
     return found
 

@@ -18,12 +18,17 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 
 def plain(text: str) -> str:
     """Text that Markdown shows as it is: every punctuation character that could mean something is escaped."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:^=&])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:^=&])", r"\\\1", _sendable(text))
 
 
 def safe(text: object) -> str:
     """Text that HTML shows as it is, also inside an attribute."""
-    return html.escape(str(text), quote=True)
+    return html.escape(_sendable(str(text)), quote=True)
+
+
+def _sendable(text: str) -> str:
+    """Text with what is none, such as a byte of a file's name, written out: a browser can be sent no half characters."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def figure(value: float, signed: bool = False) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,21 +33,23 @@ def find_runs(paths: Sequence[Path | str]) -> dict[str, Path]:
     """Run files among files and folders, in the order given: a name for each, its path.
 
     A folder gives its *.h5 and those one level below, sorted. Names are file stems; one that is taken is preceded by
-    its folder's name. Nothing is opened here: a broken file is listed, and opening it says what is wrong.
+    its folder's name. Nothing is opened here: a broken file is listed, and opening it says what is wrong. What is no text
+    in a name is shown as such, and a link that leads nowhere or to itself is a broken file.
     """
     found: dict[str, Path] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in (Path(p) for p in paths):
-        files = sorted(path.glob("*.h5")) + sorted(path.glob("*/*.h5")) if path.is_dir() else [path]
-        for file in files:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
+        listed = sorted(path.glob("*.h5")) + sorted(path.glob("*/*.h5")) if os.path.isdir(path) else [path]
+        for file in listed:
+            real = os.path.realpath(file)
+            if real not in seen and not os.path.isdir(file):
+                seen.add(real)
                 found[_free_name(file, found)] = file
     return found
 
 
 def _free_name(file: Path, taken: dict[str, Path]) -> str:
-    names = [file.stem, f"{file.resolve().parent.name}/{file.stem}"]
+    names = [_as_text(file.stem), _as_text(f"{Path(os.path.realpath(file)).parent.name}/{file.stem}")]
     for name in names:
         if name not in taken:
             return name
@@ -54,6 +57,10 @@ def _free_name(file: Path, taken: dict[str, Path]) -> str:
     while f"{names[1]} {number}" in taken:
         number += 1
     return f"{names[1]} {number}"
+
+
+def _as_text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class Run(RunFile):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.arrays import Array
-from feature_lens.errors import OutputError
-from feature_lens.store.blocks import Target, add_matrix, check_room
-from feature_lens.store.writer import check_writable, place
+from feature_lens.store.blocks import Target, add_matrix, check_room, stored_size
+from feature_lens.store.hdf5_files import writing, written_hdf5
+from feature_lens.store.placing import put_in_place
+from feature_lens.store.writer import check_writable
 
 
 @contextmanager
@@ -39,23 +38,15 @@ def kernel_file(
     target = check_writable(path, overwrite)
     size = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()) * np.dtype(dtype).itemsize
     check_room(target.parent, size)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with h5py.File(temporary, "x") as file:
+    with put_in_place(target, overwrite) as temporary, written_hdf5(temporary, "w") as (file, disk):
+        disk.reserve(sum(stored_size(shape, dtype) for shape in shapes.values()))
+        with writing():
             file.attrs["format"] = "feature_lens kernel"
             file.attrs["settings"] = json.dumps(dict(settings))
             for name, own in (("id", ids), ("column_id", column_ids)):
                 if own is not None:
                     file[name] = own if own.dtype.kind != "U" else own.astype(h5py.string_dtype())
-            yield {
-                name: add_matrix(file, f"of/{name}" if name else "kernel", shape, dtype)
-                for name, shape in shapes.items()
-            }
-            file.flush()
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        place(temporary, target, overwrite)
-    except OSError as error:
-        raise OutputError(f"'{target}' could not be written ({error}); nothing was changed.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield {
+            name: add_matrix(file, f"of/{name}" if name else "kernel", shape, dtype, disk)
+            for name, shape in shapes.items()
+        }

@@ -22,6 +22,7 @@ from feature_lens.run_contents import KEPT_KERNELS, KeptKernel, RunContents
 from feature_lens.store import schema
 from feature_lens.store.dual_reader import read_dual
 from feature_lens.store.factors_reader import read_factors
+from feature_lens.store.hdf5_files import ReadFile
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.seal import check_seal
 from feature_lens.store.stored import as_shape, columns_of, group_of, part_of, read_json, read_text, read_words
@@ -52,15 +53,15 @@ class RunFile(RunContents):
 
     def __init__(self, path: Path | str) -> None:
         located = Path(path)
-        file = _open(located)
+        file, disk = _open(located)
         try:
             _check_header(file, located)
             contents = _read_contents(file)
         except FeatureLensError as error:
-            _close(file)
+            _close(file, disk)
             raise (error if str(located) in str(error) else RunError(f"'{located}' cannot be used: {error}")) from None
         except _DAMAGE as error:
-            _close(file)
+            _close(file, disk)
             raise RunError(
                 f"'{located}' is a damaged or foreign run file ({in_brief(error)}); "
                 "make the run again with 'feature-lens extract'."
@@ -68,13 +69,15 @@ class RunFile(RunContents):
         super().__init__(**{part.name: getattr(contents, part.name) for part in fields(contents)})
         object.__setattr__(self, "path", located)
         object.__setattr__(self, "_file", file)
+        object.__setattr__(self, "_disk", disk)
 
     path: Path
     _file: h5py.File
+    _disk: ReadFile
 
     def close(self) -> None:
         """Close the file; columns can no longer be read afterwards."""
-        _close(self._file)
+        _close(self._file, self._disk)
 
     def __enter__(self: T) -> T:
         return self
@@ -85,26 +88,35 @@ class RunFile(RunContents):
         self.close()
 
 
-def _close(file: h5py.File) -> None:
+def _close(file: h5py.File, disk: ReadFile) -> None:
     with HDF5_LOCK:
         file.close()
+        disk.close()
 
 
-def _open(path: Path) -> h5py.File:
+def _open(path: Path) -> tuple[h5py.File, ReadFile]:
+    """The file as HDF5 and as the disk have it: what was held against the seal is what is read."""
     try:
         there = path.is_file()
     except OSError as error:
         raise RunError(f"'{path}' cannot be a run file ({error.strerror}); correct the path.") from None
     if not there:
         raise RunError(f"There is no run file '{path}'; make one with 'feature-lens demo' or 'feature-lens extract'.")
-    check_seal(path)
-    with HDF5_LOCK:
-        try:
-            return h5py.File(path, "r")
-        except _DAMAGE as error:
+    try:
+        disk = ReadFile(path)
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be read ({error.strerror or error}).") from None
+    try:
+        check_seal(disk, path)
+        with HDF5_LOCK:
+            return h5py.File(disk, "r"), disk
+    except BaseException as error:
+        disk.close()
+        if isinstance(error, _DAMAGE):
             raise RunError(
                 f"'{path}' is not a readable HDF5 file ({_brief(error)}); give a run file made by feature-lens."
             ) from None
+        raise
 
 
 def _brief(error: BaseException) -> str:

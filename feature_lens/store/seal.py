@@ -7,15 +7,18 @@ its own end, so a sealed file is read by any HDF5 program.
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from feature_lens.errors import RunError
 from feature_lens.store import schema
+from feature_lens.store.hdf5_files import ReadFile
 
 _MARK: Final = b"feature_lens sha256 "
 _LENGTH: Final = len(_MARK) + 64 + 1
+_BLOCK: Final = 1 << 20
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
 
@@ -32,27 +35,41 @@ def seal(path: Path) -> None:
         file.write(_MARK + found.encode() + b"\n")
 
 
-def check_seal(path: Path) -> None:
-    """Raise RunError for a file that is no HDF5, no run, cut off or changed. Reads the whole file once."""
+def check_seal(file: ReadFile, path: Path) -> None:
+    """Raise RunError for a file that is no HDF5, no run, cut off or changed. Reads the whole file once, not through a map
+    of it: the system ends a process that looks at what was cut off a mapped file."""
     try:
-        if path.stat().st_size == 0:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
             raise RunError(f"'{path}' is not a readable HDF5 file (it is empty); give a run file made by feature-lens.")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _check(path, content)
-    except (OSError, ValueError) as error:
-        raise RunError(f"'{path}' cannot be read ({getattr(error, 'strerror', None) or error}).") from None
+        file.seek(0)
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise RunError(
+                f"'{path}' is not a readable HDF5 file (its signature is missing); give a run file made by feature-lens."
+            )
+        _check(file, size, path)
+    except OSError as error:
+        raise RunError(f"'{path}' cannot be read ({error.strerror or error}).") from None
 
 
-def _check(path: Path, content: mmap.mmap) -> None:
-    if content[: len(_SIGNATURE)] != _SIGNATURE:
-        raise RunError(
-            f"'{path}' is not a readable HDF5 file (its signature is missing); give a run file made by feature-lens."
-        )
-    end = max(len(content) - _LENGTH, 0)
-    seal = content[end:]
-    if not seal.startswith(_MARK) and content.find(schema.FORMAT.encode()) < 0:
+def _check(file: ReadFile, size: int, path: Path) -> None:
+    end = max(size - _LENGTH, 0)
+    file.seek(end)
+    seal = b"".join(_blocks(file, size - end))
+    file.seek(0)
+    found, known, before = hashlib.sha256(), seal.startswith(_MARK), b""
+    for block in _blocks(file, end):
+        found.update(block)
+        known = known or schema.FORMAT.encode() in before + block
+        before = block[-len(schema.FORMAT) :]
+    if not known and schema.FORMAT.encode() not in before + seal:
         raise RunError(f"'{path}' is an HDF5 file, but not a feature_lens run; give one made by feature-lens.")
-    with memoryview(content) as view:
-        found = hashlib.sha256(view[:end]).hexdigest()
-    if seal != _MARK + found.encode() + b"\n":
+    if seal != _MARK + found.hexdigest().encode() + b"\n":
         raise RunError(f"'{path}' is damaged: it was cut off or changed after it was written; make the run again.")
+
+
+def _blocks(file: ReadFile, size: int) -> Iterator[bytes]:
+    """So many bytes from where the file stands, block by block; fewer where it ends before."""
+    while size > 0 and (block := file.read(min(_BLOCK, size))):
+        size -= len(block)
+        yield block

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +17,11 @@ from feature_lens.errors import OutputError, RunError, in_brief
 from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import KEPT_KERNELS, Deferred, KeptKernel, RunContents
 from feature_lens.store import schema
-from feature_lens.store.blocks import add_matrix, check_room, reserve
+from feature_lens.store.blocks import add_matrix, check_room, stored_size
 from feature_lens.store.columns import CHUNK_BYTES, json_text, write_columns
+from feature_lens.store.hdf5_files import writing, written_hdf5
 from feature_lens.store.lock import HDF5_LOCK
+from feature_lens.store.placing import put_in_place, reason, tell_of_leftovers
 from feature_lens.store.seal import seal, sealed
 from feature_lens.store.table_group import write_tables
 from feature_lens.weight_factors import FactoredValues, WeightFactors
@@ -40,7 +38,7 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:
-        raise OutputError(f"'{target}' cannot be a file ({_reason(error)}); choose another path.") from None
+        raise OutputError(f"'{target}' cannot be a file ({reason(error)}); choose another path.") from None
     else:
         if target.is_dir():
             raise OutputError(f"A file was wanted, but '{target}' is a folder; give a file name.")
@@ -54,8 +52,9 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
+        tell_of_leftovers(folder)
     except OSError as error:
-        raise OutputError(f"Nothing can be written in '{folder}' ({_reason(error)}); choose another path.") from None
+        raise OutputError(f"Nothing can be written in '{folder}' ({reason(error)}); choose another path.") from None
     return target
 
 
@@ -70,10 +69,6 @@ def check_folder(path: Path | str, overwrite: bool = False) -> Path:
             f"The folder '{folder}' is not empty; choose another, or allow its files to be replaced with --overwrite."
         )
     return folder
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or in_brief(error)
 
 
 def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) -> Path:
@@ -93,7 +88,7 @@ def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) 
             f"of shape {contents.kernel.value.shape} came."
         )
     check_room(target.parent, side * side * contents.kernel.value.dtype.itemsize)
-    with _put_in_place(target, overwrite) as temporary:
+    with put_in_place(target, overwrite) as temporary:
         temporary.write_bytes(_image(contents))
         _add_kernel(temporary, contents.kernel)
         seal(temporary)
@@ -102,13 +97,12 @@ def write_run(contents: RunContents, path: Path | str, overwrite: bool = False) 
 
 def _add_kernel(path: Path, kernel: KeptKernel) -> None:
     shape, dtype = kernel.value.shape, kernel.value.dtype
-    # Chunks at the edges are whole, and some room is for their index.
-    reserve(path, int(1.1 * (shape[0] + 512) ** 2 * dtype.itemsize) + CHUNK_BYTES)
-    with h5py.File(path, "r+") as file:
-        with HDF5_LOCK:
+    with written_hdf5(path, "r+") as (file, disk):
+        disk.reserve(stored_size(shape, dtype))
+        with writing():
             group = file.create_group("kernel")
             group.attrs["outputs"] = kernel.outputs
-        made = add_matrix(group, "value", shape, dtype)
+        made = add_matrix(group, "value", shape, dtype, disk)
         if isinstance(kernel.value, Deferred):
             kernel.value.fill(made)
         else:
@@ -131,56 +125,9 @@ def _image(contents: RunContents) -> bytes:
 def write_bytes(content: bytes, path: Path | str, overwrite: bool = False) -> Path:
     """Write a file of any kind with the same care as a run; raises OutputError."""
     target = check_writable(path, overwrite)
-    with _put_in_place(target, overwrite) as temporary:
+    with put_in_place(target, overwrite) as temporary:
         temporary.write_bytes(content)
     return target
-
-
-@contextmanager
-def _put_in_place(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A path beside the target: what is written there is at the target afterwards, or nothing is left of it."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        place(temporary, target, overwrite)
-    except OSError as error:
-        raise OutputError(f"'{target}' could not be written ({_reason(error)}); nothing was changed.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def place(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Give a finished file its name; raises OutputError where another has it, unless that may be replaced."""
-    if overwrite:
-        os.replace(temporary, target)
-    else:
-        _place_new(temporary, target)
-    _sync_folder(target.parent)
-
-
-def _place_new(temporary: Path, target: Path) -> None:
-    """Link rather than rename, so that a file made meanwhile by someone else is not lost."""
-    try:
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links: take the name first, then rename over what is ours
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            os.replace(temporary, target)
-    except FileExistsError:
-        raise OutputError(f"'{target}' appeared while it was being made; choose another name.") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # the file is in place; some file systems cannot sync a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_contents(file: h5py.File, contents: RunContents) -> None:
