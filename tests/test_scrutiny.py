@@ -195,6 +195,31 @@ def _through_a_view(weight: nn.Parameter) -> None:
     weight.detach()[0, 0] = 1.0
 
 
+class Replacing(nn.Module):
+    """A forward that puts another tensor, of the same or of other numbers, in the place of its weight."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.inner, self.bound = nn.Sequential(nn.Linear(3, 2)), bound
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (x[:, 0] > 5).any():
+            self.inner[0].weight = nn.Parameter(self.inner[0].weight.detach().clamp(-self.bound, self.bound))
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("bound", [0.1, 100.0])
+def test_another_tensor_in_the_place_of_a_parameter_is_refused(bound: float) -> None:
+    network = Network.from_module(Replacing(bound))
+    weight, before = network.module.inner[0].weight, _bytes_of(network)
+    with pytest.raises(NetworkError, match=r"must leave its parameters in place, but .* that of 'inner.0.weight'; "):
+        network.check(_rare())
+    assert network.module.inner[0].weight is weight
+    assert _bytes_of(network) == before
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.module.modules())
+    assert network.check(Examples.from_arrays(np.asarray(_rare().inputs[:30]))) == 2
+
+
 def _bytes_of(network: Network) -> list[bytes]:
     states = (network.trained, network.initial or {}, network.constants, dict(network.module.named_parameters()))
     return [value.detach().numpy().tobytes() for state in states for value in state.values()]

@@ -188,6 +188,37 @@ class Network:
             )
         return outputs, values
 
+    def _watched(self, params: Params, inputs: torch.Tensor) -> tuple[torch.Tensor, Params]:
+        """The same; raises NetworkError where the forward puts another tensor in the place of a parameter, which a copy of
+        the module would keep."""
+        places = [
+            (name, part._parameters, key) for name, part in self.module.named_modules() for key in part._parameters
+        ]
+        held: list[torch.Tensor | None] = []
+        moved: list[str] = []
+
+        def enter(*_: Any) -> None:
+            held[:] = [tensors[key] for _, tensors, key in places]
+
+        def leave(*_: Any) -> None:
+            for (name, tensors, key), before in zip(places, held, strict=True):
+                if tensors.get(key) is not before:
+                    moved.append(f"{name}.{key}".removeprefix("."))
+
+        with ONE_PASS:
+            hooks = [self.module.register_forward_pre_hook(enter), self.module.register_forward_hook(leave)]
+            try:
+                found = self._passed(params, inputs)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        if moved:
+            raise NetworkError(
+                f"A forward must leave its parameters in place, but it puts another tensor in that of '{moved[0]}'; compute "
+                "with a tensor of its own instead."
+            )
+        return found
+
     def check(self, examples: Examples, tile: int = 32) -> int:
         """Run the network on the examples and return c.
 
@@ -215,7 +246,7 @@ class Network:
     def _scrutiny(self, params: Params, examples: Examples, tile: int) -> Scrutiny:
         own = dict(self.module.named_parameters())
         frozen = {key: value for key, value in self.constants.items() if key in own}
-        return Scrutiny(self._passed, self.tensor, params, frozen, has_bounded(self.module), examples, tile)
+        return Scrutiny(self._watched, self.tensor, params, frozen, has_bounded(self.module), examples, tile)
 
     def outputs(
         self, examples: Examples, tile: int = 32, at: At = "effective"
