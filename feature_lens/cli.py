@@ -278,7 +278,7 @@ def kernel(
     if plan:
         typer.echo(kernel_plan(frozen, make_examples(data), settings))
         return
-    extract_kernel(frozen, make_examples(data), out, settings, overwrite=overwrite)
+    extract_kernel(frozen, make_examples(data), out, settings, overwrite=overwrite, tell=typer.echo)
     typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 

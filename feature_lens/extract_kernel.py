@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kernels import By
 from feature_lens.networks import Network
+from feature_lens.nonfinite import nonfinite_outputs
 from feature_lens.store import check_writable, kernel_file
 
 
@@ -37,8 +39,10 @@ def extract_kernel(
     settings: KernelSettings = KernelSettings(),
     *,
     overwrite: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Compute kernels into a file (see `store/kernel_file.py`), block by block; returns the path.
+    """Compute kernels into a file (see `store/kernel_file.py`), block by block; returns the path. Outputs that are not
+    finite are kept in the file's settings as "remarks", and `tell` is given each of them.
 
     Raises OutputError, NetworkError, ExamplesError or SettingsError, each with one sentence; what was at `out` before
     stays on any failure. Cost: see `kernel_plan`.
@@ -47,10 +51,13 @@ def extract_kernel(
     rows, columns = _designs(network, examples, settings)
     against = None if settings.between[0] == settings.between[1] else columns
     shapes = rows.kernel_shapes(settings.by, settings.each_output, against)
-    told = asdict(settings) | {"learning_rates": network.learning_rates, "network": network.digest}
+    remarks = nonfinite_outputs(examples, network.outputs(examples))
+    told = asdict(settings) | {"learning_rates": network.learning_rates, "network": network.digest, "remarks": remarks}
     others = None if against is None else against.examples.ids
     with kernel_file(target, shapes, rows.dtype, rows.examples.ids, told, overwrite, column_ids=others) as made:
         rows.kernels(against, by=settings.by, each_output=settings.each_output, out=made)
+    for remark in remarks:
+        tell(remark)
     return target
 
 

@@ -14,15 +14,17 @@ from feature_lens.feature_set import FeatureSet
 BEYOND = f"beyond what float32 holds, {LARGEST_FLOAT32:.2g}"
 
 
+def nonfinite_outputs(examples: Examples, outputs: npt.NDArray[Any], of: str = "outputs", then: str = "") -> list[str]:
+    """Which examples have outputs (n, c) that are not finite, and what follows; [] where there are none."""
+    bad = ~finite_rows(outputs)
+    return [f"The {of} of {_which(examples, bad)} are NaN or infinite{then}."] if bad.any() else []
+
+
 def output_remarks(examples: Examples, outputs: npt.NDArray[Any], of: str = "outputs") -> list[str]:
-    """Which examples have outputs (n, c) that are not finite, and which have some that features could not hold."""
-    said: list[str] = []
-    finite = np.isfinite(outputs)
-    if (bad := ~finite_rows(outputs)).any():
-        said.append(
-            f"The {of} of {_which(examples, bad)} are NaN or infinite; they are left out of accuracy, R2 and loss."
-        )
-    if (large := ((np.abs(outputs) > LARGEST_FLOAT32) & finite).any(axis=1)).any():
+    """The same for a run, and which examples have outputs that features cannot be ranked by."""
+    said = nonfinite_outputs(examples, outputs, of, "; they are left out of accuracy, R2 and loss")
+    large = ((np.abs(outputs) > LARGEST_FLOAT32) & np.isfinite(outputs)).any(axis=1)
+    if large.any():
         said.append(
             f"The {of} of {_which(examples, large)} are {BEYOND}; measures and comparisons of features leave them out."
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from feature_lens.arrays import as_float32, narrowed
 from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run
+from feature_lens.extract_kernel import KernelSettings, extract_kernel
 from feature_lens.features.decompositions import decompose
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
@@ -138,6 +141,17 @@ def test_the_remarks_stand_in_the_file_and_in_its_card(tmp_path: Any) -> None:
     path = extract_run(network, Examples.from_arrays(X, Y), tmp_path / "run.h5", settings, progress=False)
     with open_run(path) as run:
         assert f"The outputs of {len(FAR)} of 30 examples" in " ".join(run_card(run).split())
+
+
+def test_a_kernel_alone_tells_of_outputs_that_are_not_finite(tmp_path: Any) -> None:
+    network = Network.from_module(_Broken("infinite").eval())
+    told: list[str] = []
+    extract_kernel(
+        network, Examples.from_arrays(X), tmp_path / "kernel.h5", KernelSettings(outputs="trace"), tell=told.append
+    )
+    assert told == [f"The outputs of {len(FAR)} of 30 examples (ids {IDS}) are NaN or infinite."]
+    with h5py.File(tmp_path / "kernel.h5") as file:
+        assert json.loads(file.attrs["settings"])["remarks"] == told
 
 
 def test_numbers_are_narrowed_where_none_becomes_infinite() -> None:
