@@ -24,6 +24,7 @@ from feature_lens.features.jacobian import Jacobian
 from feature_lens.features.neurons import Logits, NeuronActivations, hidden_layers
 from feature_lens.features.reductions import reduction
 from feature_lens.networks import Network
+from feature_lens.networks.network import Precision
 from feature_lens.networks.passes import one_pass
 
 # A few examples of 70 are probed; these are not among them, and what is wrong is so at them alone.
@@ -116,6 +117,38 @@ def test_what_is_not_finite_is_no_difference_and_rounding_neither() -> None:
     )
     assert network.check(_rare()) == 2
     assert np.isinf(network.outputs(_rare())[list(RARE)]).all()
+
+
+class Cancelling(nn.Module):
+    """Two halves that cancel but for rounding, as at an antisymmetric start; the rounding depends on the batch."""
+
+    def __init__(self, company: float = 0.0) -> None:
+        super().__init__()
+        self.one, self.other, self.company = nn.Linear(3, 2), nn.Linear(3, 2), company
+        self.other.load_state_dict(self.one.state_dict())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        third = len(x) / 30
+        return (self.one(x) + third) - self.other(x) - third + self.company * (x[:, :1] > 5).any()
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_what_is_left_of_numbers_that_cancel_is_rounding(precision: Precision) -> None:
+    torch.manual_seed(0)
+    examples = _rare()
+    start = Network.from_module(Cancelling(), precision=precision)
+    found = start.outputs(examples)
+    assert 0 < np.abs(found).max() < 1e-4
+    assert start.check(examples) == 2
+    size = 1e-9 if precision == "float64" else 1e-2
+    with pytest.raises(NetworkError, match=f"batch it is in, but it differed by {size:.3g}; "):
+        Network.from_module(Cancelling(size), precision=precision).check(examples)
+    hidden = nn.Sequential(nn.Linear(3, 128), nn.Tanh(), nn.Linear(128, 2, bias=False))
+    with torch.no_grad():
+        for value in (hidden[0].weight, hidden[0].bias):
+            value[64:] = value[:64]
+        hidden[2].weight[:, 64:] = -hidden[2].weight[:, :64]
+    assert Network.from_module(hidden, initial=hidden.state_dict(), precision=precision).check(examples) == 2
 
 
 def test_who_cannot_be_differentiated_is_looked_at_without_gradients() -> None:

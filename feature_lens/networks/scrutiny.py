@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 # Examples of a pass with gradients: as many as passes that make features take, where what they keep is not too much.
 _MOST = 256
 _KEPT_BYTES = 128 << 20
+# Share by which parameters are moved to see what rounding may do, and how many times the unit of it that is.
+_MOVED = 1e-2
+_ROUNDED = 100
 _TINY = float(torch.finfo(torch.float64).tiny)
 
 
@@ -98,7 +101,7 @@ class Scrutiny:
                 f"The number of outputs must not depend on the batch, but {alone.shape[1]} came for one example and "
                 f"{first.shape[1]} in a batch of {len(few)}; wrap the module so that it is always the same."
             )
-        far, excess = self._apart(as_float64(first), as_float64(alone), first.dtype)
+        far, excess = self._apart(as_float64(first), as_float64(alone), first.dtype, few)
         if (excess > 0).any():
             raise NetworkError(_COMPANY.format("an example", far.max()))
         return int(first.shape[1])
@@ -125,7 +128,7 @@ class Scrutiny:
                 inputs = self._inputs(chosen).flip(0)
                 again = self._with_gradients(inputs)
                 again = self._run(inputs) if again is None else again
-                far, excess = self._apart(outputs[chosen], as_float64(again.flip(0)), dtype)
+                far, excess = self._apart(outputs[chosen], as_float64(again.flip(0)), dtype, inputs.flip(0))
                 if (excess > 0).any():
                     worst = int(np.argmax(excess))
                     raise NetworkError(self._reason(outputs, chosen, worst, far[worst], dtype))
@@ -141,7 +144,7 @@ class Scrutiny:
         if self.bounded:
             with as_torch_does(), torch.no_grad():
                 written, _ = self.forward(self.params, inputs)
-            far, excess = self._apart(as_float64(found), as_float64(written), found.dtype)
+            far, excess = self._apart(as_float64(found), as_float64(written), found.dtype, inputs)
             if (excess > 0).any():
                 raise NetworkError(
                     "The weight of an embedding that max_norm writes over must not be used elsewhere, but outputs differed by "
@@ -203,8 +206,23 @@ class Scrutiny:
         most, n = min(_MOST, max(1, _KEPT_BYTES // max(own, 1))), len(self.examples)
         return min(most, -(-n // 2)) if n <= self.tile else most
 
-    def _apart(self, first: Array, second: Array, dtype: torch.dtype) -> tuple[Array, Array]:
-        return apart(first, second, self._dtype, dtype)
+    def _apart(self, first: Array, second: Array, dtype: torch.dtype, inputs: torch.Tensor) -> tuple[Array, Array]:
+        """How far apart the outputs of some inputs are (b,), and how much of it is more than rounding."""
+        far, excess = apart(first, second, self._dtype, dtype)
+        if (excess > 0).any():
+            # Outputs may be what is left of large numbers that cancel, as those of a network that begins at zero by
+            # antisymmetry: rounding is then measured by how much outputs change where the parameters do.
+            signs = np.random.default_rng(0)
+            moved = {
+                key: value * (1 + _MOVED * torch.as_tensor(signs.choice([-1.0, 1.0], value.shape)).to(value))
+                for key, value in self.params.items()
+            }
+            with np.errstate(invalid="ignore"):
+                change = np.abs(as_float64(replace(self, params=moved)._run(inputs)) - first).max(axis=1) / _MOVED
+            eps = max(torch.finfo(kind).eps for kind in (self._dtype, dtype))
+            change = np.nan_to_num(change, posinf=0.0)
+            excess = np.minimum(excess, far - _ROUNDED * eps * np.maximum(change, np.quantile(change, 0.9)))
+        return far, excess
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -216,10 +234,10 @@ class Scrutiny:
         who = f"example {self.examples.ids[example]}"
         start = example // self.tile * self.tile
         again = as_float64(self._tile(start))
-        if (self._apart(outputs[start : start + len(again)], again, dtype)[1] > 0).any():
+        if (apart(outputs[start : start + len(again)], again, self._dtype, dtype)[1] > 0).any():
             return _RANDOM
         beside = as_float64(self._run(self._inputs(chosen).flip(0)).flip(0))
-        _, excess = self._apart(outputs[chosen], beside, dtype)
+        _, excess = apart(outputs[chosen], beside, self._dtype, dtype)
         return (_COMPANY if excess[worst] > 0 else _GRADIENTS).format(who, far)
 
 
