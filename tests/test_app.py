@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import streamlit as st
 import synthetic
-from feature_lens_app import address, launch
+from feature_lens_app import address, direction, launch
 from feature_lens_app.words import plain, safe, shorten
 from streamlit.testing.v1 import AppTest
 
@@ -309,6 +309,15 @@ def test_moments_alone_are_said_to_be_all(app: Opener, runs: Path) -> None:
     assert "initial value" in shown
     compared = texts(fine(app("compare", runs / "image.h5", set="weights", set_b="eigen")))
     assert "choose two sets that store them" in compared
+
+
+def test_tensors_wider_than_a_page_are_said_to_be_scaled(
+    app: Opener, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Of larger tensors each pixel is the largest entry in its place."
+    assert said not in texts(fine(app("feature", runs / "image.h5")))
+    monkeypatch.setattr(direction, "MOST_PIXELS", 10)
+    assert said in texts(fine(app("feature", runs / "image.h5")))
 
 
 def test_factors_show_what_lies_between_the_ends(app: Opener, tmp_path: Path) -> None:

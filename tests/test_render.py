@@ -119,6 +119,40 @@ def test_odd_shapes_are_drawn(inputs: np.ndarray, modality: Modality | None, siz
     assert drawn(inputs, modality, size).shape == (size, size, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_row_or_column_of_60000_pixels_is_drawn_scaled(channels: int) -> None:
+    line = (np.arange(60_000) >= 30_000).astype(float)
+    inputs = np.broadcast_to(line, (1, channels, 1, 60_000))
+    examples = Examples.from_arrays(inputs, modality=Modality("image", (channels, 1, 60_000)))
+    assert tiles.natural_size(examples) <= 2048
+    for size in (48, 96, tiles.natural_size(examples)):
+        row = picture(thumbnail_png(examples, 0, size)).astype(int)
+        white, black = ((row == value).all(axis=2) for value in (255, 0))
+        # As many pixels of one end as of the other, in a strip that can be seen; two channels stand beside each other.
+        side, strips = (size, 1) if channels != 2 else ((size - 2) // 2, 2)
+        assert 0.4 * side * strips * (side // 16) < white.sum() <= 0.55 * side * strips * max(1, side // 16)
+        assert abs(int(white.sum()) - int(black.sum())) < 0.1 * white.sum()
+        modality = Modality("image", (channels, 60_000, 1))
+        column = drawn(inputs.reshape(1, channels, 60_000, 1), modality, size).astype(int)
+        if channels != 2:
+            assert (np.swapaxes(column, 0, 1) == row).all()
+
+
+def test_a_larger_array_is_drawn_scaled_by_what_is_largest_in_each_place() -> None:
+    long = np.zeros((1, 60_000))
+    long[0, 41_234], long[0, 41_235], long[0, 7] = -2.0, 1.0, np.nan
+    found = picture(diverging_png(long, most=1000, least=8))
+    assert found.shape == (8, 1000, 3)
+    assert (found == found[:1]).all()
+    assert found[0, 41_234 * 1000 // 60_000].tolist() == [33, 102, 172]
+    assert (found[0] != 247).any(axis=1).sum() == 1
+    assert (picture(diverging_png(long.T, most=1000, least=8)) == np.swapaxes(found, 0, 1)).all()
+    assert picture(diverging_png(np.full((1, 3000), np.nan), most=1000))[0, 0].tolist() == [255, 255, 255]
+    assert picture(diverging_png(np.zeros((3, 70)), scale=8)).shape == (24, 560, 3)
+    assert picture(diverging_png(np.zeros((3, 300)), scale=8)).shape == (18, 1800, 3)
+    assert picture(diverging_png(np.zeros((3, 70_000)), scale=8)).shape == (3, 2000, 3)
+
+
 def test_bars_point_up_in_red_and_down_in_blue() -> None:
     found = drawn(np.array([[1.0, -1.0]]))
     assert found[20, 25].tolist() == [178, 24, 43]

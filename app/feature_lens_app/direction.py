@@ -18,6 +18,7 @@ from feature_lens_app.words import safe
 
 WIDEST, TALLEST = 460, 260
 MOST_PICTURES = 24
+MOST_PIXELS, LEAST_PIXELS = 1100, 8
 
 
 def show_place(run: Run, feature_set: FeatureSet, feature: int) -> None:
@@ -74,16 +75,18 @@ def _show_direction(run: Run, feature_set: FeatureSet, feature: int) -> None:
         )
     pictures = direction_pictures(run, feature_set.name, feature, output=output)
     limit = max((_largest(picture) for _, picture in pictures), default=0.0)
+    scaled = any(max(picture.shape) > MOST_PIXELS for _, picture in pictures[:MOST_PICTURES])
+    largest = " Of larger tensors each pixel is the largest entry in its place." if scaled else ""
     st.html(
         '<p class="fl-quiet fl-wide">The direction in weight space, one picture per tensor: rows are what a weight leads to, '
         f"columns what it comes from. All on one scale: {safe(format_value(-limit))}"
-        f'<span class="fl-scale"></span>{safe(format_value(limit))}, zero in light grey.</p>'
+        f'<span class="fl-scale"></span>{safe(format_value(limit))}, zero in light grey.{largest}</p>'
     )
     parts = []
     for name, picture in pictures[:MOST_PICTURES]:
         height, width = picture.shape
         scale = max(1, min(WIDEST // width, TALLEST // height, 12))
-        png = diverging_png(picture, limit, scale)
+        png = diverging_png(picture, limit, scale, most=MOST_PIXELS, least=LEAST_PIXELS)
         shown = "" if scale > 1 or (width <= WIDEST and height <= TALLEST) else ' style="max-width:100%"'
         parts.append(
             f'<figure class="fl-sheet"><figcaption>{safe(name)} · {height} × {width}</figcaption>'

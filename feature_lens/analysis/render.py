@@ -228,21 +228,27 @@ def alt_text(
     return f"{what}: " + ", ".join(parts)
 
 
-def diverging_png(array: npt.NDArray[np.floating], limit: float | None = None, scale: int = 8) -> bytes:
+def diverging_png(
+    array: npt.NDArray[np.floating], limit: float | None = None, scale: int = 8, most: int = 2000, least: int = 1
+) -> bytes:
     """A signed array (h, w) as a picture of h*scale x w*scale px: blue below zero, red above, light grey at zero.
 
     limit: the magnitude drawn in full colour, the array's own largest where None; give one limit to all pictures that
-    are compared. What is not finite is white. Raises SettingsError for other than two dimensions.
+    are compared. What is not finite is white. most, least: longest and shortest a side may be in px. Where one would
+    be longer the scale is smaller, and below 1 each pixel is the entry of largest magnitude in its place, since a mean
+    would hide single ones; a shorter one is stretched. Raises SettingsError for other than two dimensions.
     """
     values = np.asarray(array, dtype=np.float64)
-    if values.ndim != 2 or values.size == 0 or scale < 1:
+    if values.ndim != 2 or values.size == 0 or scale < 1 or not 1 <= least <= most:
         raise SettingsError(
-            f"A picture needs an array (rows, columns) and a scale of 1 or more, but {values.shape} and {scale} came; "
-            "cut the array into two dimensions first."
+            "A picture needs an array (rows, columns), a scale of 1 or more and sides from 1 px on, the least up to the "
+            f"most, but {values.shape}, {scale} and {least} to {most} px came; cut the array into two dimensions first."
         )
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0)) if limit is None else float(limit)
+    scale = max(1, min(scale, most // max(values.shape)))
+    values = _thinned(_thinned(values, most).T, most).T
     finite = np.isfinite(values)
     clean = np.where(finite, values, 0.0)
-    largest = float(np.abs(clean).max()) if limit is None else float(limit)
     place = np.clip(clean / largest, -1, 1) if largest > 0 else np.zeros_like(clean)
     zero = np.array(ImageColor.getrgb(NEUTRAL), dtype=np.float64)
     ends = np.where(
@@ -251,7 +257,17 @@ def diverging_png(array: npt.NDArray[np.floating], limit: float | None = None, s
     colours = zero + np.abs(place)[..., None] * (ends - zero)
     colours[~finite] = 255
     picture = Image.fromarray(colours.round().astype(np.uint8))
-    return _png(picture.resize((values.shape[1] * scale, values.shape[0] * scale), Image.Resampling.NEAREST))
+    height, width = (max(least, side * scale) for side in values.shape)
+    return _png(picture.resize((width, height), Image.Resampling.NEAREST))
+
+
+def _thinned(values: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """At most so many rows, each the entries of largest magnitude of those in its place; NaN where all are."""
+    if len(values) <= most:
+        return values
+    starts = np.arange(most) * len(values) // most
+    high, low = np.fmax.reduceat(values, starts), np.fmin.reduceat(values, starts)
+    return np.where(high >= -low, high, low)
 
 
 def format_value(value: float, signed: bool = True) -> str:

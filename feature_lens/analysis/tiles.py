@@ -44,6 +44,7 @@ RENDERERS: Final[Registry[Renderer]] = Registry("renderer")
 
 # Lines are drawn this many times larger and reduced, which smooths them; Pillow draws none smooth by itself.
 _FINER = 4
+_MOST_PIXELS: Final = 2048
 # The font's own space is too narrow to keep words apart at small sizes.
 _SPACE = "  "
 # Whitespace and what cannot be printed, as a passage shows it.
@@ -76,12 +77,13 @@ def fixed_font(size: int) -> Letters:
 
 
 def natural_size(examples: Examples, least: int = 96) -> int:
-    """Side of a tile that shows an image without uneven pixels: a multiple of its longer side, at least `least`."""
+    """Side of a tile that shows an image without uneven pixels: a multiple of its longer side, at least `least`. Of
+    images that are longer than any screen, such as rows of a spectrogram, the most that is drawn."""
     modality = examples.modality
     if modality.kind != "image" or modality.shape[0] not in (1, 3):
         return least
     longest = max(modality.shape[1:])
-    return longest * max(1, math.ceil(least / longest))
+    return min(longest * max(1, math.ceil(least / longest)), _MOST_PIXELS)
 
 
 def _unit_range(values: npt.NDArray[np.float64], low: float | None, high: float | None) -> npt.NDArray[np.float64]:
@@ -105,13 +107,15 @@ def grid_of(pictures: npt.NDArray[Any], columns: int, gap: int, fill: float) -> 
 
 
 def _fit(picture: Image.Image, size: int) -> Image.Image:
-    """Enlarge by nearest neighbour, or reduce, into the middle of a size x size tile; proportions are kept."""
+    """Enlarge by nearest neighbour, or reduce, into the middle of a size x size tile; proportions are kept, except of
+    what would be a line too thin to see."""
     width, height = picture.size
     scale = size / max(width, height)
     # Whole multiples keep all pixels alike; not where that would leave a quarter of the tile empty.
     if math.floor(scale) * max(width, height) >= 0.75 * size:
         scale = math.floor(scale)
-    shape = max(1, round(width * scale)), max(1, round(height * scale))
+    thinnest = max(1, size // 16)
+    shape = max(thinnest, round(width * scale)), max(thinnest, round(height * scale))
     way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     tile = Image.new("RGB", (size, size), MAT)
     tile.paste(picture.resize(shape, way), ((size - shape[0]) // 2, (size - shape[1]) // 2))
