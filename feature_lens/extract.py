@@ -308,7 +308,8 @@ def _build(job: Job, settings: ExtractSettings, watch: Callable[[int], None]) ->
     design.watch = watch
     built = job.basis.fit(design).feature_set(design, job.name, settings.keep, settings.batch_size)
     # A fallback may be taken at any time, so remarks are collected after the last stream.
-    told = value_remarks(design.examples, built, lambda rows: _finite(design.on(rows)))
+    unreached = design.unreached if isinstance(design, NeuronActivations) else ()
+    told = value_remarks(design.examples, built, lambda rows: _finite(design.on(rows)), unreached)
     provenance = replace(built.card.provenance, remarks=(*design.remarks, *told))
     return replace(built, card=replace(built.card, provenance=provenance))
 

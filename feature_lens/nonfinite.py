@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -31,18 +32,21 @@ def output_remarks(examples: Examples, outputs: npt.NDArray[Any], of: str = "out
     return said
 
 
-def value_remarks(examples: Examples, feature_set: FeatureSet, rows_are_finite: Any) -> list[str]:
+def value_remarks(
+    examples: Examples, feature_set: FeatureSet, rows_are_finite: Any, told: Collection[int] = ()
+) -> list[str]:
     """What a set's values that were not ranked are, and of which examples; [] where all were ranked.
 
-    rows_are_finite: whether the rows of a design at some positions are all finite: then the values are too large only.
+    told: places of examples that have no values at all, of which it is said elsewhere why. rows_are_finite: whether the rows of a design at some positions are all finite: then the values are too large only.
     """
-    counts = np.asarray(feature_set.columns["n_nonfinite"])
+    counts = np.asarray(feature_set.columns["n_nonfinite"]) - len(told)
     if not counts.any():
         return []
     features = int((counts > 0).any(axis=1).sum())
     n, values = len(examples), feature_set.columns.get("values")
     if isinstance(values, np.ndarray):
         bad = ~finite_rows(values.transpose(2, 0, 1))
+        bad[list(told)] = False
         where = _which(examples, bad)
     else:  # every value is not at hand, the first example of each feature is
         firsts = np.asarray(feature_set.columns["first_nonfinite"])

@@ -258,6 +258,7 @@ def test_a_run_says_which_examples_a_layer_never_saw(tmp_path: Path) -> None:
             if rows is not None:
                 np.testing.assert_allclose(values[place], rows[0], rtol=1e-6)
     remarks = " ".join(run.provenance.remarks)
+    assert "values that are NaN" not in remarks  # once is enough
     assert "5 of 10 examples never reach layer 'b' and have no values of it (ids e0, e3, e5, ...)." in remarks
     # What needs a value of every example is left out, in a sentence, and ends nothing.
     assert "eigen_neurons_b" not in run.sets

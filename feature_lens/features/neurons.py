@@ -113,6 +113,11 @@ class NeuronActivations(DesignMatrix):
         return self._location_shape
 
     @property
+    def unreached(self) -> frozenset[int]:
+        """Places of the examples that were seen not to reach the layer."""
+        return self._unreached
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """Whether examples were run one at a time, and which of them do not reach the layer."""
         made: list[str] = []
