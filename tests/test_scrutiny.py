@@ -26,6 +26,7 @@ from feature_lens.features.reductions import reduction
 from feature_lens.networks import Network
 from feature_lens.networks.network import Precision
 from feature_lens.networks.passes import one_pass
+from feature_lens.networks.scrutiny import refuse_written
 
 # A few examples of 70 are probed; these are not among them, and what is wrong is so at them alone.
 N, RARE = 70, (33, 34)
@@ -284,6 +285,23 @@ def test_writing_over_parameters_is_refused_and_changes_nothing(
     fine = Network.from_module(settled, initial=calm)
     assert fine.check(_rare()) == 2
     assert _bytes_of(fine)[0] == calm["linear.weight"].double().numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (torch.tensor([1.0, torch.nan]), torch.tensor([4.0, torch.nan])),
+        (torch.tensor([True, False]), torch.tensor([True, True])),
+        (torch.tensor([3, 4]), torch.tensor([3, 1])),
+        (torch.tensor([1j, 2.0]), torch.tensor([4j, 2.0])),
+        (torch.eye(2).to_sparse(), (torch.eye(2) * 4).to_sparse()),
+        (torch.ones(2), torch.ones(1)),
+    ],
+)
+def test_numbers_of_every_kind_are_compared(value: torch.Tensor, written: torch.Tensor) -> None:
+    refuse_written({"it": value}, {"it": value.clone()})
+    with pytest.raises(NetworkError, match=r"but 'it' (differed by [13]|had the shape \(1,\)) after a pass; give"):
+        refuse_written({"it": value}, {"it": written})
 
 
 def test_a_copy_that_is_written_over_is_seen_where_gradients_are_taken() -> None:

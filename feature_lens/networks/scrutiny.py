@@ -195,7 +195,7 @@ class Scrutiny:
         kept: dict[int, int] = {}
 
         def note(saved: torch.Tensor) -> torch.Tensor:
-            if not saved.is_sparse:
+            if saved.layout is torch.strided:
                 kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
             return saved
 
@@ -259,12 +259,25 @@ def refuse_written(given: Params, left: Params) -> None:
     """Raise NetworkError where a pass left other parameters than it was given."""
     for key, value in given.items():
         now = left[key].detach()
-        if not torch.equal(value, now) and not torch.equal(value.nan_to_num(), now.nan_to_num()):
-            raise NetworkError(
-                f"A forward must leave the parameters as they are, but '{key}' differed by "
-                f"{float((value - now).abs().max()):.3g} after a pass; give it as passes over all examples leave it, or take "
-                "out of the forward what writes over it."
-            )
+        if value.layout is torch.strided and torch.equal(value, now):
+            continue
+        before, after = _wide(value), _wide(now)
+        if before.shape != after.shape:
+            what = f"had the shape {tuple(after.shape)}"
+        elif not torch.equal(before, after):
+            what = f"differed by {float((before - after).abs().max()):.3g}"
+        else:
+            continue
+        raise NetworkError(
+            f"A forward must leave the parameters as they are, but '{key}' {what} after a pass; give it as passes over all "
+            "examples leave it, or take out of the forward what writes over it."
+        )
+
+
+def _wide(value: torch.Tensor) -> torch.Tensor:
+    """Numbers of any kind, of which differences can be taken."""
+    dense = value if value.layout is torch.strided else value.to_dense()
+    return dense.to(torch.complex128 if value.is_complex() else torch.float64).nan_to_num()
 
 
 def padded(inputs: torch.Tensor, tile: int) -> tuple[torch.Tensor, int]:
