@@ -227,7 +227,7 @@ PUBLIC = {
         BASES Basis Canonical Deflated Dictionary Directions Eigen Ica Layerwise Learnt Nmf Pca Sae Sketch Unit
         UnitBlocks Varimax
     """,
-    "feature_lens.features.rules": "RULES Dense Factor Layout NoRule Outer Rule Use contracted scaled",
+    "feature_lens.features.rules": "RULES Dense Factor GradientId Layout NoRule Outer Rule Use contracted scaled",
     "feature_lens.features.kinds": "KINDS Ask Kind Source",
     "feature_lens.dual": """
         Contributions EigenContributions Fidelity Grouped Interactions Regressions Ridge Spectral Ticket contributions

@@ -62,10 +62,12 @@ def test_they_are_those_of_each_module_by_itself(problem: tuple[Network, Example
 
 
 def test_one_pass_makes_all_of_them(problem: tuple[Network, Examples], monkeypatch: pytest.MonkeyPatch) -> None:
+    design = EffectiveFeatures(*problem, outputs="trace")
+    design.plan()  # tries a kernel of a few examples
     passes = []
     run = effective.KernelWork.run
     monkeypatch.setattr(effective.KernelWork, "run", lambda work, out: (passes.append(len(out)), run(work, out)))
-    basis = Layerwise(2).fit(design := EffectiveFeatures(*problem, outputs="trace"))
+    basis = Layerwise(2).fit(design)
     basis.transform(design)
     assert passes == [6, 3]  # a kernel for each tensor, then one for each module
 

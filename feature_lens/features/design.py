@@ -6,6 +6,7 @@ and may be overridden by a faster rule that is tested to be equal.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -164,7 +165,7 @@ class DesignMatrix(ABC):
 
     def on(self: D, positions: npt.NDArray[np.int64]) -> D:
         """The same design over some of the examples."""
-        chosen = copy_without_cache(self)
+        chosen = copy.copy(self)
         chosen.examples = self.examples.on(positions)
         return chosen
 
@@ -270,13 +271,6 @@ class DesignMatrix(ABC):
         side = self.gram() if rows <= columns else self.cogram()
         spectrum = np.linalg.eigvalsh(side)
         return int(np.count_nonzero(spectrum > spectrum[-1] * len(side) * np.finfo(np.float64).eps))
-
-
-def copy_without_cache(design: D) -> D:
-    """A shallow copy of a design, for the same network on other examples."""
-    made = object.__new__(type(design))
-    made.__dict__.update(design.__dict__)
-    return made
 
 
 def as_matrix(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -14,12 +14,14 @@ import torch
 from feature_lens.errors import ExamplesError
 from feature_lens.examples import Examples
 from feature_lens.features.design import MEMORY, DesignMatrix, Matrix, Operator, as_matrix, one_thread, tile_size
-from feature_lens.features.factors import PROBED, FormChanged
+from feature_lens.features.forms import Form, FormChanged, SharedSource, form_of, until_kept
 from feature_lens.features.gathered import Gathered
+from feature_lens.features.grouped_check import grouped_differ
 from feature_lens.features.kernels import By, KernelRequest, KernelWork
 from feature_lens.features.kinds import KINDS, Ask, Source
-from feature_lens.features.pieces import Piece
+from feature_lens.features.pieces import Piece, as_rows
 from feature_lens.features.plan import Plan, make_plan
+from feature_lens.features.probe import PROBED
 from feature_lens.features.products import Held, Products
 from feature_lens.features.reductions import reduction
 from feature_lens.features.work import cores, together
@@ -85,8 +87,15 @@ class EffectiveFeatures(DesignMatrix):
         self._plain = bool((self._scale == 1).all())
         self.memory, self.workers = memory, workers
         self._asked_tile = tile
-        self._source = self.kind.make(Ask(network, self.reduction, self.parameters.names, tolerance))
-        self._few: list[Piece] | None = None
+        # Shared by the designs that `on` makes: the form of gradients belongs to it.
+        self._source = SharedSource(self.kind.make(Ask(network, self.reduction, self.parameters.names, tolerance)))
+        self._verified: set[tuple[int, int, int]] = set()
+
+    def on(self, positions: npt.NDArray[np.int64]) -> EffectiveFeatures:
+        """The same features of some of the examples, from the same source."""
+        chosen = super().on(positions)
+        chosen._verified = set()
+        return chosen
 
     def _check_labels(self) -> None:
         labels, c = self.examples.labels, self.n_outputs
@@ -137,48 +146,49 @@ class EffectiveFeatures(DesignMatrix):
         return np.dtype(str(self.network.dtype).removeprefix("torch."))
 
     def _tile_values(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> Matrix:
-        q, p = self.reduction.quantities(self.n_outputs), self.n_parameters
-        jacobian = np.zeros((len(positions), q, p))
-        at_once = self.factor_tile
+        q, at_once = self.reduction.quantities(self.n_outputs), self.factor_tile
+        jacobian = np.zeros((len(positions), q, self.n_parameters))
+        sizes = dict(zip(self.parameters.names, self.parameters.sizes, strict=True))
         for first in range(0, len(positions), at_once):
             part = slice(first, first + at_once)
-            for piece in self._pieces(inputs[part], positions[part]):
-                own = jacobian[part, :, self._slices[piece.name]]
-                values = as_matrix(piece.factor.dense())
-                if piece.entries is None:
-                    own += values
-                else:
-                    own[:, :, piece.entries.numpy()] += values
+            like = torch.zeros(len(positions[part]), q, dtype=self.network.dtype)
+            jacobian[part] = as_matrix(as_rows(self._pieces(inputs[part], positions[part]), sizes, like))
         if not self._plain:
             jacobian *= self._scale
-        values = jacobian.reshape(len(positions) * self.rows_per_example, self.n_columns)
-        return values
+        return jacobian.reshape(len(positions) * self.rows_per_example, self.n_columns)
 
     def _labels(self, positions: npt.NDArray[np.int64]) -> torch.Tensor:
         labels = self.examples.labels
         chosen = np.zeros(len(positions), dtype=np.int64) if labels is None else labels[positions]
         return torch.as_tensor(chosen, device=self.network.device)
 
-    def _pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64], again: bool = True) -> list[Piece]:
-        """Factors of some examples, of whatever form they have now."""
-        self._prepare()
-        try:
-            return self._source(inputs, self._labels(positions))
-        except FormChanged:
-            self._few = None
-            if not again:
-                raise
-            return self._pieces(inputs, positions)
+    def _pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64]) -> list[Piece]:
+        """Pieces of some successive examples, in whatever form they have now."""
+
+        def attempt() -> list[Piece]:
+            self._prepare()
+            return self._tile_pieces(inputs, positions, None)
+
+        return until_kept(lambda: self.form_version, attempt)
+
+    def _tile_pieces(self, inputs: torch.Tensor, positions: npt.NDArray[np.int64], twin: Source | None) -> list[Piece]:
+        """Pieces of a tile of successive examples, held against autograd when it is met first."""
+        tile = int(positions[0]), len(positions), self.form_version
+        made = self._source.pieces(inputs, self._labels(positions), tile not in self._verified, twin)
+        self._verified.add(tile)
+        return made
 
     def _prepare(self) -> list[Piece]:
         """Pieces of a few examples over the whole range, which say what forms there are."""
-        if self._few is None:
-            n = len(self.examples)
-            positions = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
-            with one_pass():
+        with one_pass():
+            if not self._source.is_prepared:
+                n = len(self.examples)
+                positions = np.unique(np.linspace(0, n - 1, min(n, PROBED)).astype(np.int64))
                 inputs = self.network.tensor(np.asarray(self.examples.inputs[positions]))
-                self._few = self._source.prepare(inputs, self._labels(positions))
-        return self._few
+                self._source.prepare(inputs, self._labels(positions))
+            return self._source.few(
+                lambda few: grouped_differ(few, self._plan_of(few, len(self.examples)), self.parameters, self.reduction)
+            )
 
     @property
     def factor_tile(self) -> int:
@@ -208,34 +218,46 @@ class EffectiveFeatures(DesignMatrix):
 
     def plan(self, n: int | None = None) -> Plan:
         """How each layer's share of the kernel is computed, for n examples (as many as there are without)."""
+        return self._plan_of(self._prepare(), n or len(self.examples))
+
+    def _plan_of(self, few: list[Piece], n: int) -> Plan:
         q = self.reduction.quantities(self.n_outputs)
-        most = _TILE_BYTES // self.dtype.itemsize
-        return make_plan(self._prepare(), n or len(self.examples), q, self.reduction.joined, most)
+        return make_plan(few, n, q, self.reduction.joined, _TILE_BYTES // self.dtype.itemsize)
 
     def pieces(self) -> list[Piece]:
-        """Factors of a few examples: their names, forms and order are those of every block of `stream`."""
+        """Factors of a few examples: their form is that of every block of `stream`."""
         return self._prepare()
 
-    def stream(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, list[Piece]]]:
-        """Factors of the examples first .. stop-1, pass by pass: start, number of examples, and pieces of them.
+    @property
+    def form_version(self) -> int:
+        """How often the form of the gradients has changed."""
+        return self._source.version
+
+    def stream(self, form: Form, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, list[Piece]]]:
+        """Factors of the examples first .. stop-1, pass by pass: start, number of examples, and pieces of that form.
 
         Passes begin where they would begin in a stream of all examples and are padded, so that no range shapes
         rounding. Raises FormChanged where the network runs otherwise than on the examples before: begin again.
         """
-        yield from self._passes(first, stop, lambda start, count, pieces: (start, count, pieces))
+        yield from self._passes(form, first, stop, lambda start, count, pieces: (start, count, pieces))
 
-    def _passes(self, first: int, stop: int | None, then: Callable[[int, int, list[Piece]], T]) -> Iterator[T]:
+    def _passes(
+        self, form: Form, first: int, stop: int | None, then: Callable[[int, int, list[Piece]], T]
+    ) -> Iterator[T]:
         """What `then` makes of the start, count and pieces of every pass, in order; several at once in threads, each
         with a twin of the source, where there can be twins."""
         stop, tile = len(self.examples) if stop is None else stop, self.factor_tile
         starts = list(range(first // tile * tile, stop, tile))
 
-        def run(source: Source, start: int) -> T:
+        def run(twin: Source, start: int) -> T:
             skipped, end = max(first - start, 0), min(stop - start, tile)
-            pieces = self._pass(source, start, tile)
+            pieces = self._pass(twin, start, tile)
+            if form_of(pieces) != form:
+                raise FormChanged
             return then(start + skipped, end - skipped, [piece.take(slice(skipped, end)) for piece in pieces])
 
-        twins = self._sources(len(starts))
+        self._prepare()
+        twins = self._source.twins(min(self._at_once, len(starts)))
         for at in range(0, len(starts), len(twins)):
             some = starts[at : at + len(twins)]
             with one_pass(), warnings.catch_warnings():
@@ -245,25 +267,13 @@ class EffectiveFeatures(DesignMatrix):
                 self.watch(min(some[-1] + tile, stop) - max(some[0], first))
             yield from made
 
-    def _pass(self, source: Source, start: int, tile: int) -> list[Piece]:
+    def _pass(self, twin: Source, start: int, tile: int) -> list[Piece]:
         """Pieces of a full tile of examples, the last of them repeated."""
         positions = np.minimum(np.arange(start, start + tile), len(self.examples) - 1)
         inputs = self.network.tensor(np.asarray(self.examples.inputs[start : start + tile]))
         if short := tile - len(inputs):
             inputs = torch.cat([inputs, inputs[-1:].expand(short, *inputs.shape[1:])])
-        try:
-            return source(inputs, self._labels(positions))
-        except FormChanged:
-            self._few = None
-            raise
-
-    def _sources(self, n_passes: int) -> list[Source]:
-        """The source, or twins of it for as many threads as are of use."""
-        self._prepare()
-        wanted = min(self._at_once, n_passes)
-        twins = [self._source.twin() for _ in range(wanted)] if wanted > 1 else []
-        found = [twin for twin in twins if twin is not None]
-        return found or [self._source]
+        return self._tile_pieces(inputs, positions, twin)
 
     def gathered(self, first: int, stop: int, plan: Plan) -> Gathered:
         """Factors of the examples first .. stop-1 in the plan's forms. Cost: their forward and backward passes."""
@@ -273,7 +283,7 @@ class EffectiveFeatures(DesignMatrix):
         def put(start: int, count: int, pieces: list[Piece]) -> None:
             held.put(plan, pieces, start - first, count)
 
-        for _ in self._passes(first, stop, put):
+        for _ in self._passes(plan.form, first, stop, put):
             pass
         return held
 
@@ -287,15 +297,7 @@ class EffectiveFeatures(DesignMatrix):
 
     @property
     def product_cost(self) -> float:
-        plan = self.plan()
-        return (
-            2.0
-            * plan.n
-            * sum(
-                share.positions * share.n_out * (sum(share.n_in) + plan.rows) if share.how == "pairs" else share.held
-                for share in plan.shares
-            )
-        )
+        return self.plan().product_cost
 
     def held(self) -> Operator:
         """Products with factors that stay in memory as long as the answer does, where `memory` allows it."""
@@ -306,7 +308,7 @@ class EffectiveFeatures(DesignMatrix):
             try:
                 held = self.gathered(0, len(self.examples), plan)
             except FormChanged:
-                return self.held()
+                return self.held()  # by another plan: see `_passes`, which raises no oftener than tensors can fall
         return Held(self.shape, Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers))
 
     def matmul(self, v: Matrix) -> Matrix:
@@ -337,24 +339,20 @@ class EffectiveFeatures(DesignMatrix):
 
     def _blockwise(self, compute: Callable[[Products, slice], Array]) -> list[Array]:
         """What is computed of each block of examples that fits in memory."""
-        n = len(self.examples)
-        while True:
-            plan = self.plan()
-            each = plan.held * self.dtype.itemsize
-            tile = self.factor_tile
-            # Passes may take a quarter; how many there are at once must not shape the sums.
-            block = max(tile, int(self.memory // 4 * 3 // max(each, 1)) // tile * tile)
-            found = []
-            try:
-                with one_thread():
-                    for first in range(0, n, block):
-                        at = slice(first, min(first + block, n))
-                        held = self.gathered(at.start, at.stop, plan)
-                        joined = self.reduction.joined
-                        found.append(compute(Products(held, self._slices, self.n_parameters, joined, self.workers), at))
-            except FormChanged:
-                continue
-            return found
+        return until_kept(lambda: self.form_version, lambda: self._by_blocks(compute))
+
+    def _by_blocks(self, compute: Callable[[Products, slice], Array]) -> list[Array]:
+        n, plan, tile = len(self.examples), self.plan(), self.factor_tile
+        # Passes may take a quarter; how many there are at once must not shape the sums.
+        block = max(tile, int(self.memory // 4 * 3 // max(plan.held * self.dtype.itemsize, 1)) // tile * tile)
+        found = []
+        with one_thread():
+            for first in range(0, n, block):
+                at = slice(first, min(first + block, n))
+                held = self.gathered(at.start, at.stop, plan)
+                products = Products(held, self._slices, self.n_parameters, self.reduction.joined, self.workers)
+                found.append(compute(products, at))
+        return found
 
     def gram(self) -> Array:
         """The neural tangent kernel Phi Phi^T (r, r), in the network's precision, by the plan of `plan()`.
@@ -384,12 +382,18 @@ class EffectiveFeatures(DesignMatrix):
         each output alone, (c, n, n'), whose sum over c is the trace kernel. out: arrays or HDF5 data sets to fill
         instead of new memory, by name. Cost: see `plan()`.
         """
-        while True:
-            work = KernelWork(self, against, KernelRequest(by, each_output), self.workers)
-            filled = {key: np.empty(work.shape, self.dtype) if out is None else out[key] for key in work.keys}
-            try:
-                with one_thread():
-                    work.run(filled)
-            except FormChanged:
-                continue
-            return filled
+        designs = (self,) if against is None else (self, against)
+        return until_kept(
+            lambda: [design.form_version for design in designs], lambda: self._kernels(against, by, each_output, out)
+        )
+
+    def _kernels(
+        self, against: EffectiveFeatures | None, by: By, each_output: bool, out: Mapping[str, Any] | None
+    ) -> dict[str, Array]:
+        if against is not None and against.parameters == self.parameters:
+            self._source.make_alike(self.pieces(), against._source, against.pieces())
+        work = KernelWork(self, against, KernelRequest(by, each_output), self.workers)
+        filled = {key: np.empty(work.shape, self.dtype) if out is None else out[key] for key in work.keys}
+        with one_thread():
+            work.run(filled)
+        return filled

@@ -1,8 +1,9 @@
 """Per-example gradients of a tile of examples as factors of a few small tensors, for every parameter.
 
 One forward pass, one batched backward pass for all quantities, and the layer rules give what the rows of the
-Jacobian are made of. A parameter with a use that no rule takes, or whose factors disagree with autograd, falls down
-the ladder of `features/jacobian.py` by itself; the step is logged and kept as a remark of the run.
+Jacobian are made of. Every tile is held against autograd (`tile_check.py`). A parameter with a use that no rule takes,
+or whose factors disagree with autograd in any tile, falls down the ladder of `features/jacobian.py` by itself; the
+step is logged and kept as a remark of the run.
 """
 
 from __future__ import annotations
@@ -10,61 +11,59 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge
 from torch.func import jacrev, vmap
 
 from feature_lens.errors import NetworkError, in_brief
-from feature_lens.features.jacobian import AGREEMENT, Jacobian, module_at, place, restore_buffers
-from feature_lens.features.layouts import gradients_by_owner, layout_of
-from feature_lens.features.pieces import Piece, composed, put_together, summed
+from feature_lens.features.forms import Form, FormChanged, form_of
+from feature_lens.features.jacobian import Jacobian
+from feature_lens.features.own_module import Along, OwnModule
+from feature_lens.features.pieces import Piece, composed, put_together
+from feature_lens.features.probe import Probe, numbered, probe, uses_in
 from feature_lens.features.reductions import Reduction
-from feature_lens.features.rules import RULES, Dense, Factor, Layout, NoRule, Outer, Use, contracted
-from feature_lens.features.uses import SELECTS, Found, entries_of, find_uses, moved_shape
+from feature_lens.features.rules import RULES, Dense, Factor, NoRule, Outer, Use
+from feature_lens.features.tile_check import TileCheck
+from feature_lens.features.uses import Found, entries_of, moved_shape
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
 
+T = TypeVar("T")
 _LOG = logging.getLogger("feature_lens")
-# A prime number of examples: few axes have a size that it divides by chance.
-PROBED = 11
+_OTHERWISE = "its layers were run otherwise than before"
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the first pass found out: uses by their signature with layout and gate, and nodes that only select."""
+class _Falls(Exception):
+    """Tensors that no rule takes any more, each with the reason; never leaves this module."""
 
-    signatures: tuple[tuple[object, ...], ...]
-    layouts: tuple[Layout, ...]
-    gates: tuple[int, ...]
-    selecting: frozenset[int]
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
 
 
-class FormChanged(Exception):
-    """The network ran otherwise than on the first examples: what was gathered from rules is void, and all its
-    parameters have fallen down the ladder. Whoever gathers pieces starts again; it never leaves the engine."""
+@dataclass
+class _Shared:
+    """What a source and its twins know together: one memory, so that none of them believes what another has seen
+    fail."""
 
-
-class Along(Protocol):
-    """What moves the parameters of a module from row to row while it runs."""
-
-    def bind(self, module: torch.nn.Module) -> None:
-        """Take the module."""
-
-    def over(self, rows: int) -> AbstractContextManager[Any]:
-        """The context of a pass of so many rows."""
+    fallen: dict[str, str] = field(default_factory=dict)
+    known: Probe = field(default_factory=Probe)
+    entries: dict[str, list[torch.Tensor | None]] = field(default_factory=dict)
+    form: Form | None = None
+    changes: int = 0
+    told: list[str] = field(default_factory=list)
 
 
 class Factors:
     """Factors of d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
 
-    `chosen` names the tensors that are differentiated. `pieces` of the same design always come in the same number
-    and order; those of a tensor add up to its gradient. `along` moves the parameters from row to row. Raises FormChanged, once, where that cannot be kept. Cost per tile: one forward and q backward passes, batched.
+    `chosen` names the tensors that are differentiated. `pieces` always come in the form of `prepare`, and those of a
+    tensor add up to its gradient. `along` moves the parameters from row to row. Raises FormChanged where that cannot
+    be kept; `version` has risen then. Cost per tile: one forward and q backward passes, batched, and the check.
     """
 
     def __init__(
@@ -75,20 +74,17 @@ class Factors:
         chosen: tuple[str, ...],
         along: Along | None = None,
     ) -> None:
-        self._network, self._params, self._reduction, self._chosen = network, params, reduction, chosen
-        self._along = along
-        self._fallen: dict[str, str] = {}
+        self._network, self._reduction, self._chosen = network, reduction, chosen
+        self._own = OwnModule(network, params, chosen, along)
+        self._check = TileCheck(self._own, reduction, self._cotangents)
+        self._shared = _Shared()
         self._ladder: Jacobian | None = None
-        self._module: torch.nn.Module | None = None
-        self._leaves: dict[str, torch.nn.Parameter] = {}
-        self._known: _Known | None = None
-        self._known_form = False
-        self._entries: dict[str, list[torch.Tensor | None]] = {}
-        self._n_quantities = 1
         self._batched = True
         self._vectorised = True
-        self._fused_recurrence = True
-        self._is_twin = False
+
+    @property
+    def version(self) -> int:
+        return self._shared.changes
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -97,184 +93,178 @@ class Factors:
 
     def _own_remarks(self) -> list[str]:
         told: dict[str, list[str]] = {}
-        for name, reason in self._fallen.items():
+        for name, reason in self._shared.fallen.items():
             told.setdefault(reason, []).append(name)
         return [f"Gradients without a layer rule for {_listed(names)}, because {why}." for why, names in told.items()]
 
     @property
     def fallen(self) -> tuple[str, ...]:
         """Names of the tensors without layer rules."""
-        return tuple(name for name in self._chosen if name in self._fallen)
+        return tuple(name for name in self._chosen if name in self._shared.fallen)
+
+    @property
+    def _ruled(self) -> tuple[str, ...]:
+        return tuple(name for name in self._chosen if name not in self._shared.fallen)
 
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         """Find out layouts on a few examples, hold every tensor against autograd on the first and the last of them,
         and return their pieces. Anything that fails lets parameters fall down the ladder."""
-        pieces: list[Piece] = []
+        shared = self._shared
+        known = self._tried(lambda: probe(self._own, inputs))
+        if known is not None:
+            shared.known = known
+            self._fallen(known.fallen)
+        found = None
+        while found is None:
+            found = self._tried(lambda: self._by_rules(inputs, labels))
+        if self._ruled:
+            self._check.learn_sizes(found)
+            n_rows = self._reduction.quantities(self._own.n_outputs)
+            self._fallen(self._check.against_loop(found, self._ruled, n_rows, inputs, labels))
+        self._tell()
+        pieces = [piece for piece in found if piece.name not in shared.fallen] + self._by_ladder(inputs, labels)
+        self._check.learn_sizes(pieces)
+        shared.form = form_of(pieces)
+        return self._verified(pieces, inputs, labels)
+
+    def _tried(self, work: Callable[[], T]) -> T | None:
+        """What is found out on the first examples; None where tensors have fallen instead."""
         try:
-            self._known = self._probe(inputs)
-            pieces = self._by_rules(inputs, labels)
+            return work()
         except NetworkError:
             raise
+        except _Falls as falling:
+            self._fallen(falling.reasons)
         except Exception as error:  # noqa: BLE001  # the ladder's whole point; the reason is recorded and logged
-            self._fall(self._chosen, str(error) if isinstance(error, NoRule) else _told(error))
-        if len(self._fallen) < len(self._chosen):
-            self._verify(pieces, inputs, labels)
-        pieces = [piece for piece in pieces if piece.name not in self._fallen]
-        self._known_form = True
-        for remark in self._own_remarks():
-            _LOG.info(remark)
-        return pieces + self._by_ladder(inputs, labels)
+            self._fallen(dict.fromkeys(self._ruled, _told(error)))
+        return None
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        """(b, ...) inputs and (b,) labels -> the pieces of all chosen tensors, as `prepare` found them."""
-        pieces: list[Piece] = []
-        if len(self._fallen) < len(self._chosen):
-            try:
-                pieces = self._by_rules(inputs, labels)
-            except NoRule as why:
-                self._fall(self._chosen, str(why))
-                self._ladder = None
-                _LOG.info(self._own_remarks()[-1])
-                raise FormChanged from None
-        if self._is_twin and self._fallen:
+    def _tell(self) -> None:
+        for remark in self._own_remarks():
+            if remark not in self._shared.told:
+                self._shared.told.append(remark)
+                _LOG.info(remark)
+
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
+        """(b, ...) inputs and (b,) labels -> the pieces of all chosen tensors, in the form that was known."""
+        version = self.version
+        try:
+            pieces = self._by_rules(inputs, labels)
+        except _Falls as falling:
+            self._lose(falling.reasons)
+        if version != self.version or (self._own.is_twin and self._shared.fallen):
             raise FormChanged  # another twin has met another form; the ladder is not for threads
-        return pieces + self._by_ladder(inputs, labels)
+        pieces += self._by_ladder(inputs, labels)
+        self._require_form(pieces)
+        return self._verified(pieces, inputs, labels) if verify else pieces
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        """Take no layer rules for some tensors from now on."""
+        self._fallen(dict.fromkeys(names, reason))
+        self._shared.form = None
+        self._shared.changes += 1
+        self._tell()
+
+    def _lose(self, reasons: dict[str, str]) -> None:
+        for reason in dict.fromkeys(reasons.values()):
+            self.fall(tuple(name for name in reasons if reasons[name] == reason), reason)
+        raise FormChanged
+
+    def _fallen(self, reasons: dict[str, str]) -> None:
+        for name, reason in reasons.items():
+            self._shared.fallen.setdefault(name, reason)
+
+    def _require_form(self, pieces: list[Piece]) -> None:
+        found = form_of(pieces)
+        if self._shared.form is None:
+            self._shared.form = found
+        elif found != self._shared.form:
+            self._lose(dict.fromkeys(self._ruled or self._chosen, _OTHERWISE))
+
+    def _verified(self, pieces: list[Piece], inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+        """The pieces, if they are right: vmap descends to a loop where it gave wrong ones, rules fall for good."""
+        ladder = self._ladder
+        exact = self.fallen if ladder is not None and ladder.step == "loop" else ()
+        wrong = self._check(pieces, exact, inputs, labels)
+        ruled = {name: reason for name, reason in wrong.items() if name not in self._shared.fallen}
+        if ruled:
+            self._lose(ruled)
+        if wrong and ladder is not None:
+            ladder.descend("it differs from autograd on a tile")
+            kept = [piece for piece in pieces if piece.name not in self._shared.fallen]
+            return self._verified(kept + self._by_ladder(inputs, labels), inputs, labels)
+        return pieces
 
     def move(self, params: Params) -> None:
         """Be at other parameters from now on."""
-        self._params = params
-        if self._module is not None:
-            place(self._module, params)
+        self._own.move(params)
         if self._ladder is not None:
             self._ladder.move(params)
 
     def twin(self) -> Factors | None:
         """Another that gives the same, prepared as far as this one, for passes in a thread of its own; whoever runs
         them holds warnings back. None where passes change what threads share."""
-        if self._known is None or self._fallen or not self._fused_recurrence or self._along is not None:
+        if self._shared.form is None or self._shared.fallen or not self._own.fused_recurrence:
+            return None
+        if self._own.along is not None:
             return None
         twin = copy.copy(self)
-        twin._module, twin._leaves, twin._is_twin = None, {}, True
+        twin._own = self._own.twin()
+        twin._check = self._check.of(twin._own)
         return twin
 
-    def _fall(self, names: tuple[str, ...], reason: str) -> None:
-        for name in names:
-            if name not in self._fallen:
-                self._fallen[name] = reason
-
     def _by_ladder(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        if not self._fallen:
+        fallen = self.fallen
+        if not fallen:
             return []
-        if self._ladder is None:
-            self._ladder = Jacobian(self._network, self._params, self._reduction, self.fallen)
+        if self._ladder is None or self._ladder.chosen != fallen:
+            self._ladder = Jacobian(self._network, self._own.params, self._reduction, fallen)
         rows = self._ladder(inputs, labels)
-        sizes = [self._params[name].numel() for name in self.fallen]
+        sizes = [self._own.params[name].numel() for name in fallen]
         parts = torch.split(rows, sizes, dim=2)
-        return [Piece(name, Dense(part), None) for name, part in zip(self.fallen, parts, strict=True)]
-
-    def _verify(self, pieces: list[Piece], inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        names = tuple(name for name in self._chosen if name not in self._fallen)
-        ends = [0, len(inputs) - 1] if len(inputs) > 1 else [0]
-        weights = torch.randn(self._n_quantities, generator=torch.Generator().manual_seed(1))
-        ladder = Jacobian(self._network, self._params, self._reduction, names, self._module)
-        exact = ladder.exact(inputs[ends], labels[ends], weights)
-        sizes = [self._params[name].numel() for name in names]
-        largest = float(exact.abs().nan_to_num().max()) if exact.numel() else 0.0
-        for name, wanted in zip(names, torch.split(exact, sizes, dim=2), strict=True):
-            own = [piece.take(ends) for piece in pieces if piece.name == name]
-            found = torch.zeros_like(wanted)
-            if own:
-                weighted = [replace(piece, factor=contracted(piece.factor, weights)) for piece in own]
-                found = summed(weighted, wanted.shape[2])
-            scale = max(float(wanted.abs().nan_to_num().max()), 1e-6 * largest, 1e-30)
-            apart = float((wanted - found).abs().nan_to_num().max())
-            if apart > AGREEMENT[wanted.dtype] * scale:
-                self._fall((name,), f"its layer rule differs from autograd by {apart:.2g}")
-
-    def _probe(self, inputs: torch.Tensor) -> _Known:
-        """What the first pass tells: uses, and where the examples are in what their nodes made."""
-        inputs = inputs[torch.arange(PROBED) % len(inputs)]
-        if self._fused_recurrence:
-            with self._pass():
-                fused = any("MkldnnRnn" in use.kind for use in self._uses(self._forward(inputs), frozenset()))
-            self._fused_recurrence = not fused  # the fused recurrence hides its steps; the plain one shows them
-        with self._pass():
-            outputs = self._forward(inputs)
-            self._fall_where_hidden(outputs)
-            selecting: frozenset[int] = frozenset()
-            while True:
-                uses = self._uses(outputs, selecting)
-                plain, owned = gradients_by_owner(outputs, [use.node for use in uses])
-                found = [layout_of(one, other, PROBED) for one, other in zip(plain, owned, strict=True)]
-                # A look-up that is the same for all examples only moves entries: the use is further on.
-                pairs = zip(uses, found, strict=True)
-                extended = {use.number for use, layout in pairs if layout is None and use.kind in SELECTS}
-                if extended <= selecting:
-                    break
-                selecting |= extended
-        for use, layout in zip(uses, found, strict=True):
-            if not isinstance(layout, Layout):
-                self._fall((use.name,), layout or f"its use in {use.kind} is the same for all examples")
-            if use.kind not in RULES:
-                self._fall((use.name,), f"there is no layer rule for {use.kind}")
-        placed = zip(uses, found, _gates(plain), strict=True)
-        kept = [
-            (use.signature, layout, gate)
-            for use, layout, gate in placed
-            if isinstance(layout, Layout) and use.name not in self._fallen
-        ]
-        signatures, layouts, gates = zip(*kept, strict=True) if kept else ((), (), ())
-        return _Known(signatures, layouts, gates, selecting)
-
-    def _fall_where_hidden(self, outputs: torch.Tensor) -> None:
-        if self._hides(outputs):
-            seen = {use.name for use in self._uses(outputs, frozenset())}
-            hidden = tuple(name for name in self._chosen if name not in seen)
-            self._fall(hidden, "a function written in Python may hide where it is used")
+        return [Piece(name, Dense(part), None) for name, part in zip(fallen, parts, strict=True)]
 
     def _by_rules(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        known = self._known
-        if known is None:
-            raise NoRule("nothing is known of its layers")
-        with self._pass():
-            outputs = self._forward(inputs)
-            cotangents = self._cotangents(outputs.detach(), labels)
-            uses = [use for use in self._uses(outputs, known.selecting) if use.name not in self._fallen]
-            names = set(self._fallen)
-            expected = [k for k, signature in enumerate(known.signatures) if signature[0] not in names]
-            if [use.signature for use in uses] != [known.signatures[k] for k in expected]:
-                raise NoRule("its layers were run otherwise than before")
-            self._n_quantities = len(cotangents)
-            gradients = self._gradients(outputs, uses, cotangents)
-            by_name: dict[str, list[tuple[Factor, Found]]] = {}
-            for use, g, k in zip(uses, gradients, expected, strict=True):
-                shape = moved_shape(use, tuple(self._params[use.name].shape))
+        """Pieces of the tensors that rules take; raises _Falls with those that they do not take here."""
+        ruled = self._ruled
+        if not ruled:
+            return []
+        known = [use for use in self._shared.known.uses if use.name in ruled]
+        with self._own.passing():
+            outputs = self._own.outputs(inputs)
+            uses = [use for use in uses_in(self._own, outputs, self._shared.known.selecting) if use.name in ruled]
+            if [use.signature for use in uses] != [use.signature for use in known]:
+                raise _Falls(dict.fromkeys(ruled, _OTHERWISE))
+            gradients = self._gradients(outputs, uses, self._cotangents(outputs.detach(), labels))
+            shared_as_before = _shared_as(gradients, [use.gradient for use in known])
+            factors: dict[str, list[tuple[Factor, Found]]] = {}
+            falling: dict[str, str] = {}
+            for use, before, g, is_shared in zip(uses, known, gradients, shared_as_before, strict=True):
+                layout, shape = before.layout, moved_shape(use, tuple(self._own.params[use.name].shape))
                 try:
-                    made = RULES[use.kind](Use(use.node, use.slot, shape, known.layouts[k], known.gates[k]), g)
-                    by_name.setdefault(use.name, []).extend((_detached(factor), use) for factor in made)
+                    if use.output_shape[layout.axis] != len(inputs) * layout.positions or not is_shared:
+                        raise NoRule(_OTHERWISE)
+                    asked = Use(use.node, use.slot, shape, layout, use.number, before.gradient)
+                    made = RULES[use.kind](asked, g)
+                    factors.setdefault(use.name, []).extend((_detached(factor), use) for factor in made)
                 except Exception as error:  # noqa: BLE001  # a rule that meets a form it does not know; recorded
-                    self._refuse(use.name, error)
+                    falling.setdefault(use.name, str(error) if isinstance(error, NoRule) else _told(error))
             pieces: list[Piece] = []
-            for name, factors in by_name.items():
+            for name, own in factors.items():
                 try:
-                    pieces += self._pieces(name, factors)
+                    pieces += self._pieces(name, own)
                 except NoRule as error:
-                    self._refuse(name, error)
-        return [piece for piece in pieces if piece.name not in self._fallen]
-
-    def _refuse(self, name: str, error: Exception) -> None:
-        """A rule does not apply to a tensor: found out on the first tile, it falls; later, nothing gathered holds."""
-        why = str(error) if isinstance(error, NoRule) else _told(error)
-        if self._known_form:
-            raise NoRule(why) from error
-        self._fall((name,), why)
+                    falling.setdefault(name, str(error))
+        if falling:
+            raise _Falls(falling)
+        return pieces
 
     def _pieces(self, name: str, factors: list[tuple[Factor, Found]]) -> list[Piece]:
-        size = self._params[name].numel()
-        if name not in self._entries:
-            shape = tuple(self._params[name].shape)
-            self._entries[name] = [self._entries_of(factor, use, shape, size) for factor, use in factors]
-        return put_together(name, [factor for factor, _ in factors], self._entries[name], size)
+        size = self._own.params[name].numel()
+        if name not in self._shared.entries:
+            shape = tuple(self._own.params[name].shape)
+            self._shared.entries[name] = [self._entries_of(factor, use, shape, size) for factor, use in factors]
+        return put_together(name, [factor for factor, _ in factors], self._shared.entries[name], size)
 
     def _entries_of(self, factor: Factor, use: Found, shape: tuple[int, ...], size: int) -> torch.Tensor | None:
         """As `composed`. A matrix that is transposed and whose factor is of the transposed one is all in order: by far
@@ -290,7 +280,7 @@ class Factors:
             return []
         edges = [GradientEdge(use.node, 0) for use in uses]
         if self._batched and len(cotangents) > 1:
-            if self._is_twin:
+            if self._own.is_twin:
                 return list(torch.autograd.grad(outputs, edges, cotangents, retain_graph=True, is_grads_batched=True))
             try:
                 with warnings.catch_warnings(record=True) as caught:
@@ -320,45 +310,21 @@ class Factors:
         own = [derivative(row, label) for row, label in zip(outputs, labels, strict=True)]
         return torch.stack(own, dim=1)
 
-    def _uses(self, outputs: torch.Tensor, selecting: frozenset[int]) -> list[Found]:
-        return find_uses(outputs, {id(leaf): name for name, leaf in self._leaves.items()}, selecting)
 
-    def _hides(self, outputs: torch.Tensor) -> bool:
-        """Whether a function written in Python is in the graph, which may use parameters that autograd cannot see."""
-        seen, stack = {outputs.grad_fn}, [outputs.grad_fn]
-        while stack:
-            node = stack.pop()
-            if isinstance(node, BackwardCFunction):
-                return True
-            for above, _ in node.next_functions if node is not None else ():
-                if above is not None and above not in seen:
-                    seen.add(above)
-                    stack.append(above)
-        return False
+def _shared_as(gradients: Sequence[torch.Tensor], known: Sequence[int]) -> list[bool]:
+    """Whether each gradient is the same as the first that had the same number before."""
+    now = numbered(gradients)
+    first: dict[int, int] = {}
+    same: list[bool] = []
+    for at, number in enumerate(known):
+        other = first.setdefault(number, at)
+        same.append(now[at] == now[other] or _equal(gradients[at], gradients[other]))
+    return same
 
-    @contextmanager
-    def _pass(self) -> Iterator[None]:
-        if self._is_twin:
-            with torch.enable_grad():
-                yield
-            return
-        plain = nullcontext() if self._fused_recurrence else torch.backends.mkldnn.flags(enabled=False)
-        with torch.enable_grad(), plain, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
-            yield
 
-    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self._module is None:
-            self._module, self._leaves = module_at(self._network, self._params, self._chosen)
-            if self._along is not None:
-                self._along.bind(self._module)
-        restore_buffers(self._network, self._module)
-        inputs = inputs.clone()
-        if inputs.is_floating_point():
-            inputs.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
-        with nullcontext() if self._along is None else self._along.over(len(inputs)):
-            outputs: torch.Tensor = self._module(inputs)
-        return outputs[:, None] if outputs.ndim == 1 else outputs
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two gradients are the same numbers, not counting those that are none."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _detached(factor: Factor) -> Factor:
@@ -366,15 +332,6 @@ def _detached(factor: Factor) -> Factor:
     if isinstance(factor, Dense):
         return Dense(factor.values.detach().cpu())
     return replace(factor, g=factor.g.detach().cpu(), a=None if factor.a is None else factor.a.detach().cpu())
-
-
-def _gates(gradients: Sequence[torch.Tensor | None]) -> list[int]:
-    """Equal numbers for equal tensors: autograd hands one tensor on where a node passes its gradient through."""
-    numbers: dict[tuple[object, ...], int] = {}
-    return [
-        -1 - place if g is None else numbers.setdefault((g.data_ptr(), tuple(g.shape), g.stride()), len(numbers))
-        for place, g in enumerate(gradients)
-    ]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
+from feature_lens.features.forms import FormChanged, form_of
 from feature_lens.features.pieces import Piece
 from feature_lens.features.plan import Plan, Share, live_positions
 from feature_lens.features.rules import Outer
@@ -134,6 +135,8 @@ class Gathered:
     ) -> Gathered:
         """Empty room for n examples. Zeros cost no memory until something is written to them."""
         q = plan.rows
+        if form_of(pieces) != plan.form:
+            raise RuntimeError("room is made for pieces of the form that a plan was made for")
         by_rows = [place for share in plan.shares if share.how == "rows" for place in share.members]
         width = sum(pieces[place].n_entries for place in by_rows)
         made = cls(n, q, np.zeros((n, q, width), dtype=dtype))
@@ -149,7 +152,10 @@ class Gathered:
         return made
 
     def put(self, plan: Plan, pieces: Sequence[Piece], start: int, count: int) -> None:
-        """Take the pieces of examples start .. start+count-1. Threads may put different examples at once."""
+        """Take the pieces of examples start .. start+count-1, of the plan's form, which others are not put in place
+        of: raises FormChanged. Threads may put different examples at once."""
+        if form_of(pieces) != plan.form:
+            raise FormChanged
         at = slice(start, start + count)
         rows, pairs = iter(self.rows), iter(self.pairs)
         for share in plan.shares:
@@ -181,7 +187,7 @@ def _room_for_pairs(
     for place in share.members:
         factor = pieces[place].factor
         if not isinstance(factor, Outer):
-            continue
+            raise TypeError(type(factor).__name__)
         positions = factor.g.shape[2]
         name = pieces[place].name
         made = Inputs(name, factor.n_in, rates[name], entries=_places(pieces[place]))
@@ -200,7 +206,7 @@ def _put_pairs(pairs: Pairs, pieces: Sequence[Piece], at: slice) -> None:
     for piece, inputs in zip(pieces, pairs.inputs, strict=True):
         factor = piece.factor
         if not isinstance(factor, Outer):
-            continue
+            raise TypeError(type(factor).__name__)
         if inputs is pairs.inputs[0]:  # they share g
             live = live_positions(factor.g)
         if inputs is pairs.inputs[0]:

@@ -44,7 +44,7 @@ class Jacobian:
         self._network = network
         self._params = params
         self._reduction = reduction
-        self._chosen = chosen
+        self.chosen = chosen
         self._loop_module = module
         self.step = "vmap"
         self.remarks: tuple[str, ...] = ()
@@ -80,21 +80,22 @@ class Jacobian:
     def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
         exact = None if self._verified else lambda: self._loop(inputs[:1], labels[:1])
         self._verified = True
-        return believed(lambda: self._vmap(inputs, labels), exact, self._descend)
+        return believed(lambda: self._vmap(inputs, labels), exact, self.descend)
 
-    def _descend(self, reason: str) -> None:
+    def descend(self, reason: str) -> None:
+        """Take the loop from now on."""
         self.step = "loop"
         remark = f"Gradients by a loop of autograd instead of vmap ({reason})."
         self.remarks = (remark,)
         _LOG.info(remark)
 
     def _vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        rest = {key: value for key, value in self._params.items() if key not in self._chosen}
+        rest = {key: value for key, value in self._params.items() if key not in self.chosen}
 
         def quantities(params: Params, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
             return self._reduction.reduce(self._network(params | rest, x[None])[0], label)
 
-        chosen = {key: self._params[key] for key in self._chosen}
+        chosen = {key: self._params[key] for key in self.chosen}
         parts = vmap(jacrev(quantities), in_dims=(None, 0, 0))(chosen, inputs, labels)
         return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts.values()], dim=2)
 
@@ -119,10 +120,10 @@ class Jacobian:
                         leaf.grad = None
                     if quantity.requires_grad:
                         torch.autograd.backward(quantity, retain_graph=True)
-                    grads = [leaves[key].grad for key in self._chosen]
+                    grads = [leaves[key].grad for key in self.chosen]
                     parts = [
                         torch.zeros_like(leaves[key]) if grad is None else grad
-                        for key, grad in zip(self._chosen, grads, strict=True)
+                        for key, grad in zip(self.chosen, grads, strict=True)
                     ]
                     rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
         for leaf in leaves.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from feature_lens.cards import ParameterTable
 from feature_lens.errors import SettingsError
-from feature_lens.examples import Examples
 from feature_lens.features.compiled.pairs import add_scaled, transposed
 from feature_lens.features.gathered import Gathered, Pairs, rows_of
 from feature_lens.features.plan import Plan
@@ -35,10 +34,21 @@ _STRIP_BYTES = 2 << 20
 class Source(Protocol):
     """What kernels are made of: effective features, seen as factors of their examples."""
 
-    examples: Examples
-    reduction: Reduction
-    parameters: ParameterTable
-    memory: int
+    @property
+    def examples(self) -> Sized:
+        """What is between: as many as there are."""
+
+    @property
+    def reduction(self) -> Reduction:
+        """Which quantities have rows."""
+
+    @property
+    def parameters(self) -> ParameterTable:
+        """The tensors that take part."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes for blocks and tiles."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -33,17 +33,12 @@ def gradients_by_owner(outputs: torch.Tensor, nodes: Sequence[Any]) -> tuple[Gra
     return plain, owned
 
 
-def layout_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples: int) -> Layout | str | None:
-    """The layout of b examples in a tensor, from its gradient and the one with example n weighted n + 1 times.
-
-    None where the entries belong to no single example; a reason, in words, where several layouts are possible.
-    """
+def layouts_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples: int) -> frozenset[Layout]:
+    """The layouts that b examples may have in a tensor, from its gradient and the one with example n weighted n + 1
+    times; none where the entries belong to no single example."""
     if plain is None or owned is None:
-        return "it has no gradient for the examples tried"
-    fitting = [layout for layout in _candidates(plain, examples) if _fits(layout, plain, owned, examples)]
-    if len(fitting) == 1:
-        return fitting[0]
-    return "its gradient does not tell the examples apart" if fitting else None
+        return frozenset()
+    return frozenset(layout for layout in _candidates(plain, examples) if _fits(layout, plain, owned, examples))
 
 
 def _candidates(tensor: torch.Tensor, examples: int) -> list[Layout]:

@@ -84,6 +84,37 @@ def summed(pieces: Sequence[Piece], size: int) -> torch.Tensor:
     return total
 
 
+def product(piece: Piece, v: torch.Tensor) -> torch.Tensor:
+    """A piece's share in the products of the rows with v (size,), of its whole tensor: (b, q)."""
+    factor = piece.factor
+    own = v if piece.entries is None else v[piece.entries]
+    if isinstance(factor, Dense):
+        return factor.values @ own
+    matrix = own.reshape(factor.g.shape[3], factor.n_in)
+    if factor.a is None:
+        return factor.g.sum(dim=2) @ matrix[:, 0]
+    met = matrix.T[factor.a] if factor.is_tokens else factor.a @ matrix.T  # (b, t, o)
+    return (factor.g.flatten(2) @ met.flatten(1)[..., None])[..., 0]
+
+
+def over_rows(pieces: Sequence[Piece], weights: torch.Tensor, size: int) -> torch.Tensor:
+    """The sum of all rows of a tensor of `size` entries, weighted (b, q): (size,)."""
+    total = torch.zeros(size, dtype=weights.dtype)
+    for piece in pieces:
+        factor = piece.factor
+        if isinstance(factor, Dense):
+            values = torch.einsum("bqm,bq->m", factor.values, weights.to(factor.values.dtype))
+        else:
+            g = torch.einsum("bqto,bq->bto", factor.g, weights.to(factor.g.dtype)).flatten(0, 1)
+            joined = Outer(g[None, None], None if factor.a is None else factor.a.flatten(0, 1)[None], factor.n_in, ())
+            values = joined.dense()[0, 0]
+        if piece.entries is None:
+            total += values
+        else:
+            total[piece.entries] += values
+    return total
+
+
 def as_pieces(rows: torch.Tensor, sizes: Mapping[str, int]) -> list[Piece]:
     """Pieces of whole gradients (b, q, p), the tensors of `sizes` side by side."""
     parts = torch.split(rows, list(sizes.values()), dim=2)
@@ -139,6 +170,6 @@ def _joined(factors: Sequence[Factor]) -> Outer | None:
         for one in outer
     ):
         return None
-    gate = tuple(number for one in outer for number in one.gate)
+    gradients = tuple(own for one in outer for own in one.gradients)
     a = None if first.a is None else torch.cat([one.a for one in outer if one.a is not None], dim=1)
-    return replace(first, g=torch.cat([one.g for one in outer], dim=2), a=a, gate=gate)
+    return replace(first, g=torch.cat([one.g for one in outer], dim=2), a=a, gradients=gradients)

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from feature_lens.features.forms import Form, form_of
 from feature_lens.features.pieces import Piece
 from feature_lens.features.rules import Dense, Outer
 
@@ -42,17 +43,28 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """Shares of the kernel, in order; `str()` is a table of them. n examples of `rows` rows each."""
+    """Shares of the kernel, in order; `str()` is a table of them. n examples of `rows` rows each, whose pieces have
+    this form."""
 
     n: int
     rows: int
     joined: bool
     shares: tuple[Share, ...]
+    form: Form
 
     @property
     def held(self) -> int:
         """Numbers held per example."""
         return sum(share.held for share in self.shares)
+
+    @property
+    def product_cost(self) -> float:
+        """Multiply-adds of Phi v and Phi^T u together, for one column each."""
+        each = (
+            share.positions * share.n_out * (sum(share.n_in) + self.rows) if share.how == "pairs" else share.held
+            for share in self.shares
+        )
+        return 2.0 * self.n * sum(each)
 
     @property
     def cost(self) -> float:
@@ -86,12 +98,12 @@ def _plan(pieces: Sequence[Piece], n: int, rows: int, joined: bool, most_held: i
         if isinstance(piece.factor, Dense):
             shares.append(_dense(piece, place, n, rows, joined))
         else:
-            groups.setdefault((piece.factor.gate, tuple(piece.factor.g.shape)), []).append(place)
+            groups.setdefault((piece.factor.gradients, tuple(piece.factor.g.shape)), []).append(place)
     shares += [
         _outer([pieces[place] for place in members], tuple(members), n, rows, joined, most_held)
         for members in groups.values()
     ]
-    return Plan(n, rows, joined, tuple(sorted(shares, key=lambda share: share.members)))
+    return Plan(n, rows, joined, tuple(sorted(shares, key=lambda share: share.members)), form_of(pieces))
 
 
 def live_positions(g: torch.Tensor) -> list[int]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from feature_lens.features import plan as plans
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.features.factors import FormChanged
+from feature_lens.features.forms import until_kept
 from feature_lens.features.pieces import Piece
 from feature_lens.features.rules import Outer
 from feature_lens.weight_factors import FactoredValues, Inputs, Share, WeightFactors
@@ -30,11 +30,7 @@ def weight_factors(design: EffectiveFeatures) -> WeightFactors:
     Cost: one stream of factors. Memory: the factors, and those of one pass; twice the largest share where some of its
     positions never have a gradient. The trace reduction has no weight features.
     """
-    while True:
-        try:
-            return _gathered(design)
-        except FormChanged:
-            continue
+    return until_kept(lambda: design.form_version, lambda: _gathered(design))
 
 
 def _gathered(design: EffectiveFeatures) -> WeightFactors:
@@ -42,7 +38,7 @@ def _gathered(design: EffectiveFeatures) -> WeightFactors:
     few = design.pieces()
     plan = plans.smallest_plan(few, n, q)
     work = [_Room(design, share, [few[place] for place in share.members], n, q) for share in plan.shares]
-    for start, count, pieces in design.stream():
+    for start, count, pieces in design.stream(plan.form):
         for room, share in zip(work, plan.shares, strict=True):
             room.put([pieces[place] for place in share.members], slice(start, start + count))
     shares = [share for room in work for share in room.shares()]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.changed_rows import ChangedRows
-from feature_lens.features.design import DesignMatrix, Matrix, Operator, copy_without_cache
+from feature_lens.features.design import DesignMatrix, Matrix, Operator
 from feature_lens.features.effective import EffectiveFeatures
 
 
@@ -27,7 +29,7 @@ class UnitRowDesign(ChangedRows):
 
     def on(self, positions: npt.NDArray[np.int64]) -> UnitRowDesign:
         """The same rows of some of the examples."""
-        chosen = copy_without_cache(self)
+        chosen = copy.copy(self)
         chosen.inner = self.inner.on(positions)
         chosen.examples = chosen.inner.examples
         chosen.lengths = self.lengths.reshape(-1, self.rows_per_example)[positions].ravel()

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.features.factors import FormChanged
+from feature_lens.features.forms import form_of, until_kept
 from feature_lens.features.outer_ranking import OuterHistogram, OuterRanking, ValueRanking
 from feature_lens.features.pieces import Piece
 from feature_lens.features.rules import Outer
@@ -77,16 +77,13 @@ def rank_weights(design: EffectiveFeatures, wanted: Wanted) -> WeightRankings:
     Cost: one stream of factors and k * v * n products, and as much again for the `second`. Memory:
     k * v * (16 m + 24 + 12 classes + 160) bytes, and what the factors and gradients of one pass take.
     """
-    while True:
-        try:
-            return _Work(design, wanted).run()
-        except FormChanged:
-            continue
+    return until_kept(lambda: design.form_version, lambda: _Work(design, wanted).run())
 
 
 class _Work:
     def __init__(self, design: EffectiveFeatures, wanted: Wanted) -> None:
         self._design, self._wanted, self._select, workers = design, wanted, wanted.select, design.workers
+        self._form = form_of(design.pieces())
         self._parts = _parts(design)
         kept = design.examples.ids, wanted.keep, wanted.classes, wanted.n_classes
         self._rankers: list[OuterRanking | ValueRanking] = []
@@ -149,7 +146,7 @@ class _Work:
 
     def _stream(self) -> Iterator[tuple[int, int, list[Piece | None]]]:
         """Start, number and pieces of each block of examples; None for parameters that are not used at all."""
-        for start, count, pieces in self._design.stream():
+        for start, count, pieces in self._design.stream(self._form):
             yield start, count, [*pieces, *([None] * (len(self._parts) - len(pieces)))]
 
 

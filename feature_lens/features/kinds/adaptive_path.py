@@ -9,6 +9,7 @@ from scipy.integrate import quad_vec
 
 from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
+from feature_lens.features.forms import until_kept
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.pieces import Piece, as_pieces, as_rows
 
@@ -42,23 +43,32 @@ class AdaptivePath:
             )
         return (how, *self._factors.remarks)
 
+    @property
+    def version(self) -> int:
+        """Whole gradients have one form."""
+        return 0
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        """Whole gradients have no layer rules that could fall."""
+
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         """What is in the middle of the line has the form of the integral."""
         self._move(0.5)
-        pieces = self._factors.prepare(inputs, labels)
+        pieces = until_kept(lambda: self._factors.version, lambda: self._factors.prepare(inputs, labels))
         return as_pieces(as_rows(pieces, self._sizes, self._like(inputs)), self._sizes)
 
     def twin(self) -> None:
         """Its passes stay in one thread."""
         return None
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
         like = self._like(inputs)
         shape = (*like.shape, sum(self._sizes.values()))
 
         def rows(place: float) -> npt.NDArray[np.float64]:
             self._move(place)
-            made = as_rows(self._factors(inputs, labels), self._sizes, like)
+            pieces = until_kept(lambda: self._factors.version, lambda: self._factors(inputs, labels, verify))
+            made = as_rows(pieces, self._sizes, like)
             return as_matrix(made).ravel()
 
         found, error, _ = quad_vec(

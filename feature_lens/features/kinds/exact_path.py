@@ -11,6 +11,7 @@ import torch
 
 from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
+from feature_lens.features.forms import FormChanged, until_kept
 from feature_lens.features.jacobian import module_at, restore_buffers
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.kinds.kinks import crossings, refined
@@ -46,13 +47,21 @@ class ExactPath:
         self._sizes = {name: start[name].numel() for name in ask.chosen}
         self._n_nodes, self._n_outputs = 1, 1
 
+    @property
+    def version(self) -> int:
+        """Whole gradients have one form."""
+        return 0
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        """Whole gradients have no layer rules that could fall."""
+
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         """Try the form on a few examples: passes against the network moved as a whole, and one node more per piece."""
         if not self._ask.reduction.linear:
             raise NotAPencil(f"'{self._ask.reduction.name}' is not a linear function of the outputs")
         self._check_passes(inputs)
         self._own.places = self._ask.network.real([0.0])
-        self._factors.prepare(inputs, labels)
+        until_kept(lambda: self._factors.version, lambda: self._factors.prepare(inputs, labels))
         if self._factors.fallen:
             raise NotAPencil(f"'{self._factors.fallen[0]}' has no layer rule")
         edges = self._edges(inputs)
@@ -68,12 +77,45 @@ class ExactPath:
         """Its passes stay in one thread."""
         return None
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        return as_pieces(self._rows(inputs, labels, self._edges(inputs), self._n_nodes), self._sizes)
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
+        rows = self._rows(inputs, labels, self._edges(inputs), self._n_nodes)
+        if verify:
+            self._require_completeness(rows, inputs, labels)
+        return as_pieces(rows, self._sizes)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         return self._factors.remarks
+
+    def _require_completeness(self, rows: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        """Hold features (b, q, p) of all tensors against what training added: a kink that was missed shows there. What
+        is looked at of some tensors alone has no such sum."""
+        network, added = self._ask.network, self._ask.network.displacement()
+        if set(self._ask.chosen) != set(added):
+            return
+        start = network.at("initial")
+        with torch.no_grad():
+            ends = [
+                network({name: value + place * added[name] for name, value in start.items()}, inputs).cpu()
+                for place in (0.0, 1.0)
+            ]
+        quantities = [
+            torch.stack([self._ask.reduction.reduce(row, label) for row, label in zip(end, labels.cpu(), strict=True)])
+            for end in ends
+        ]
+        parts = torch.split(rows, list(self._sizes.values()), dim=2)
+        shares = [part @ added[name].flatten().cpu() for name, part in zip(self._sizes, parts, strict=True)]
+        found, size = torch.stack(shares).sum(dim=0), torch.stack(shares).abs().sum(dim=0)
+        scale = torch.maximum(size, quantities[1].abs() + quantities[0].abs())
+        apart = (found - (quantities[1] - quantities[0])).abs()
+        if bool((apart > _SAME[network.dtype] * scale).any()):
+            raise NotAPencil("its features do not add up to what training added on a tile")
+
+    def _pieces(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+        try:
+            return self._factors(inputs, labels)
+        except FormChanged:
+            raise NotAPencil("the network runs otherwise from one tile of examples to the next") from None
 
     def _check_passes(self, inputs: torch.Tensor) -> None:
         """Hold a pass with a place for every row against passes of the whole network, at two places."""
@@ -135,13 +177,13 @@ class ExactPath:
             part = slice(first, first + group)
             self._own.places = places[part].reshape(-1)
             repeated = (tensor[part].repeat_interleave(m, dim=0) for tensor in (inputs, labels))
-            made.append(self._integrated(self._factors(*repeated), shares[part]))
+            made.append(self._integrated(self._pieces(*repeated), shares[part]))
         return torch.cat(made)
 
     def _row_bytes(self, inputs: torch.Tensor, labels: torch.Tensor) -> int:
         """Bytes of the factors of one row of a pass."""
         self._own.places = self._ask.network.real([0.0])
-        pieces = self._factors(inputs[:1], labels[:1])
+        pieces = self._pieces(inputs[:1], labels[:1])
         return sum(piece.numbers for piece in pieces) * self._ask.network.dtype.itemsize
 
     def _integrated(self, pieces: list[Piece], shares: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch.func import jacrev, jvp, vmap
 
-from feature_lens.features.jacobian import believed, module_at, restore_buffers
+from feature_lens.features.jacobian import AGREEMENT, believed, module_at, restore_buffers
 from feature_lens.features.kinds.kind import KINDS, Ask, Kind
 from feature_lens.features.pieces import Piece, as_pieces
 from feature_lens.networks.network import Params
@@ -31,6 +31,14 @@ class FirstOrder:
         self._together, self._verified = True, False
         self.remarks: tuple[str, ...] = ()
 
+    @property
+    def version(self) -> int:
+        """Whole gradients have one form."""
+        return 0
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        """Whole gradients have no layer rules that could fall."""
+
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         return self(inputs, labels)
 
@@ -38,8 +46,11 @@ class FirstOrder:
         """Its passes stay in one thread."""
         return None
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
         rows = self._tried(inputs, labels) if self._together else None
+        if rows is not None and verify and not self._adds_up(rows, inputs, labels):
+            self._refused("it differs from autograd on a tile")
+            rows = None
         if rows is None:
             rows = self._exact(inputs, labels)
         return as_pieces(rows.cpu(), {name: self._start[name].numel() for name in self._ask.chosen})
@@ -48,6 +59,25 @@ class FirstOrder:
         exact = None if self._verified else lambda: self._exact(inputs[:1], labels[:1])
         self._verified = True
         return believed(lambda: vmap(self._of_example)(inputs, labels), exact, self._refused)
+
+    def _adds_up(self, rows: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> bool:
+        """Whether the sum of all rows (b, q, p) of a tile, each brought to about the same length, is what two backward
+        passes give."""
+        ask, lengths = self._ask, rows.norm(dim=2)
+        signs = torch.randn(lengths.shape, generator=torch.Generator().manual_seed(0), dtype=lengths.dtype)
+        weights = torch.where(lengths > 0, signs.to(rows) / lengths, signs.to(rows)).nan_to_num(0.0, 0.0, 0.0)
+        module, leaves = module_at(ask.network, self._start, tuple(self._start))
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            outputs = module(inputs.clone())
+            outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+            quantities = torch.stack(
+                [ask.reduction.reduce(row, label) for row, label in zip(outputs, labels, strict=True)]
+            )
+            wanted = self._row((quantities * weights).sum(), leaves, [leaves[name] for name in ask.chosen])
+        found = torch.einsum("bqp,bq->p", rows, weights)
+        size = max(float(wanted.abs().nan_to_num().max()), float(found.abs().nan_to_num().max()), 1e-30)
+        return bool((found - wanted).abs().nan_to_num().max() <= AGREEMENT[wanted.dtype] * size)
 
     def _refused(self, reason: str) -> None:
         self._together = False

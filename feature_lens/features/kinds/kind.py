@@ -9,31 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
-import torch
-
-from feature_lens.features.pieces import Piece
+from feature_lens.features.forms import Source as Source
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
 from feature_lens.registry import Registry
-
-
-class Source(Protocol):
-    """Gives pieces of tiles of examples; always in the number and order of `prepare`, or raises FormChanged."""
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What the computation wants to be known, such as a fallback that was taken."""
-
-    def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        """Look at a few examples and return their pieces."""
-
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        """(b, ...) inputs and (b,) labels -> pieces of b examples."""
-
-    def twin(self) -> Source | None:
-        """Another that gives the same, for passes in a thread of its own; None where that cannot be."""
 
 
 @dataclass(frozen=True)

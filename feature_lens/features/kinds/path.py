@@ -6,7 +6,6 @@ import logging
 
 import torch
 
-from feature_lens.features.factors import FormChanged
 from feature_lens.features.kinds.adaptive_path import AdaptivePath
 from feature_lens.features.kinds.exact_path import ExactPath
 from feature_lens.features.kinds.kind import KINDS, Ask, Kind, Source
@@ -32,6 +31,13 @@ class Path:
     def remarks(self) -> tuple[str, ...]:
         return self._source.remarks
 
+    @property
+    def version(self) -> int:
+        return self._source.version
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        self._source.fall(names, reason)
+
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         if isinstance(self._source, ExactPath):
             try:
@@ -44,18 +50,14 @@ class Path:
         """Its passes stay in one thread."""
         return None
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
         try:
-            return self._source(inputs, labels)
+            return self._source(inputs, labels, verify)
         except NotAPencil as why:
             self._adapt(str(why))
-        except FormChanged:
-            if isinstance(self._source, ExactPath):
-                self._adapt("the network runs otherwise from one tile of examples to the next")
-            raise
         # What was gathered so far is exact, and stays.
         self._source.prepare(inputs, labels)
-        return self._source(inputs, labels)
+        return self._source(inputs, labels, verify)
 
     def _adapt(self, reason: str) -> None:
         self._source = AdaptivePath(self._ask, reason)

@@ -31,6 +31,15 @@ class Sharp:
     def remarks(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(remark for end in self._ends for remark in end.remarks))
 
+    @property
+    def version(self) -> int:
+        return sum(end.version for end in self._ends)
+
+    def fall(self, names: tuple[str, ...], reason: str) -> None:
+        """At both ends."""
+        for end in self._ends:
+            end.fall(names, reason)
+
     def prepare(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
         return self._mean([end.prepare(inputs, labels) for end in self._ends])
 
@@ -43,8 +52,8 @@ class Sharp:
         made._ends = ends
         return made
 
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
-        return self._mean([end(inputs, labels) for end in self._ends])
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
+        return self._mean([end(inputs, labels, verify) for end in self._ends])
 
     def _mean(self, ends: list[list[Piece]]) -> list[Piece]:
         return weighted_sum([(0.5, pieces) for pieces in ends], self._sizes)

@@ -10,6 +10,7 @@ from feature_lens.features.rules.rule import (
     RULES,
     Dense,
     Factor,
+    GradientId,
     Layout,
     NoRule,
     Outer,
@@ -19,4 +20,4 @@ from feature_lens.features.rules.rule import (
     scaled,
 )
 
-__all__ = ["RULES", "Dense", "Factor", "Layout", "NoRule", "Outer", "Rule", "Use", "contracted", "scaled"]
+__all__ = ["RULES", "Dense", "Factor", "GradientId", "Layout", "NoRule", "Outer", "Rule", "Use", "contracted", "scaled"]

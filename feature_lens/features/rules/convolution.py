@@ -48,7 +48,7 @@ def convolution(use: Use, g: torch.Tensor) -> list[Factor]:
     outs = use.layout.split(g, lead=1)  # (b, q, m, out, *sizes): positions of the axis, then of the map
     outs = outs.flatten(4).permute(0, 1, 2, 4, 3).flatten(2, 3)  # (b, q, t, out)
     if use.slot == 2:
-        return [Outer(outs, None, 1, (use.gate,))]
+        return [Outer(outs, None, 1, use.arranged())]
     return _transposed(use, node, g) if node._saved_transposed else _plain(use, node, g, outs)
 
 
@@ -71,7 +71,7 @@ def _plain(use: Use, node: Any, g: torch.Tensor, outs: torch.Tensor) -> list[Fac
             outs[..., group * size : (group + 1) * size],
             a[..., group * width : (group + 1) * width],
             width,
-            (use.gate,) if groups == 1 else (use.gate, group),
+            use.arranged() if groups == 1 else use.arranged("group", group, groups),
             offset=group * each,
         )
         for group in range(groups)
@@ -83,14 +83,10 @@ def _transposed(use: Use, node: Any, g: torch.Tensor) -> list[Factor]:
     n_in, _n_out, *kernel = use.shape
     spatial = len(kernel)
     inputs = node._saved_input
-    seen = patches(
-        g.flatten(0, 1),
-        tuple(kernel),
-        tuple(node._saved_stride)[:spatial],
-        tuple(node._saved_padding)[:spatial],
-        tuple(node._saved_dilation)[:spatial],
-        tuple(inputs.shape[-spatial:]),
+    stride, padding, dilation = (
+        tuple(saved)[:spatial] for saved in (node._saved_stride, node._saved_padding, node._saved_dilation)
     )
+    seen = patches(g.flatten(0, 1), tuple(kernel), stride, padding, dilation, tuple(inputs.shape[-spatial:]))
     seen = seen.reshape(*g.shape[:2], *seen.shape[1:])
     rows = use.layout.split(seen, lead=1).flatten(2, 3)  # (b, q, t, groups * out * kernel)
     a = use.layout.split(inputs.flatten(2).transpose(1, 2)).flatten(1, 2)  # (b, t, groups * in)
@@ -101,7 +97,7 @@ def _transposed(use: Use, node: Any, g: torch.Tensor) -> list[Factor]:
             rows[..., group * size : (group + 1) * size],
             a[..., group * width : (group + 1) * width],
             width,
-            (use.gate, -1 - group),
+            use.arranged("patches", group, groups, *kernel, *stride, *padding, *dilation),
             transposed=True,
             offset=group * width * size,
         )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from feature_lens.features.rules.rule import RULES, Factor, NoRule, Outer, Use
+from feature_lens.features.rules.rule import RULES, Factor, GradientId, NoRule, Outer, Use
 
 
-def _rows(use: Use, g: torch.Tensor, tokens: torch.Tensor, gate: tuple[int, ...]) -> Outer:
+def _rows(use: Use, g: torch.Tensor, tokens: torch.Tensor, gradients: tuple[GradientId, ...]) -> Outer:
     """Rows `tokens` (..) of a parameter (kinds, d ..), looked up to (.., d ..)."""
     if use.layout.axis >= tokens.ndim:
         raise NoRule("the examples are on an axis of what is looked up")
     split = use.layout.split(g, lead=1)
     split = split.flatten(2, 1 + tokens.ndim).flatten(3)  # (b, q, t, d)
     found = use.layout.split(tokens).flatten(1)  # (b, t)
-    return Outer(split, found, use.shape[0], gate, transposed=True)
+    return Outer(split, found, use.shape[0], gradients, transposed=True)
+
+
+def _as_rows(use: Use) -> tuple[GradientId, ...]:
+    return use.arranged() if len(use.shape) == 2 else use.arranged("rows")
 
 
 @RULES.register("EmbeddingBackward0")
@@ -27,8 +31,10 @@ def embedding(use: Use, g: torch.Tensor) -> list[Factor]:
     padding = node._saved_padding_idx
     # Saved as an unsigned number: -1, for none, comes as 2^64 - 1.
     if 0 <= padding < use.shape[0]:
-        return [_rows(use, g * (tokens != padding)[..., None], tokens, (use.gate, -1))]
-    return [_rows(use, g, tokens, (use.gate,))]
+        return [
+            _rows(use, g * (tokens != padding)[..., None], tokens, use.arranged("rows without padding", use.number))
+        ]
+    return [_rows(use, g, tokens, _as_rows(use))]
 
 
 @RULES.register("IndexBackward0")
@@ -38,4 +44,4 @@ def index(use: Use, g: torch.Tensor) -> list[Factor]:
     if len(indices) != 1 or indices[0] is None or indices[0].dtype == torch.bool:
         raise NoRule("it is indexed otherwise than by rows")
     tokens = indices[0] % use.shape[0]
-    return [_rows(use, g, tokens, (use.gate,))]
+    return [_rows(use, g, tokens, _as_rows(use))]

@@ -11,7 +11,7 @@ def _right(use: Use, g: torch.Tensor, rows: torch.Tensor) -> Factor:
     """rows (M, i) @ W (i, o), examples among the rows: phi[i, o] = sum over the example's rows of rows[i] g[o]."""
     if use.layout.axis != 0:
         raise NoRule("the examples are on the axis of its own columns")
-    return Outer(use.layout.split(g, lead=1), use.layout.split(rows), use.shape[0], (use.gate,), transposed=True)
+    return Outer(use.layout.split(g, lead=1), use.layout.split(rows), use.shape[0], use.arranged(), transposed=True)
 
 
 def _left(use: Use, g: torch.Tensor, columns: torch.Tensor) -> Factor:
@@ -20,7 +20,7 @@ def _left(use: Use, g: torch.Tensor, columns: torch.Tensor) -> Factor:
         raise NoRule("the examples are on the axis of its own rows")
     split = use.layout.split(g, lead=1)  # (b, q, o, m)
     a = use.layout.split(columns)  # (b, i, m)
-    return Outer(split.transpose(2, 3), a.transpose(1, 2), use.shape[1], (use.gate, 1))
+    return Outer(split.transpose(2, 3), a.transpose(1, 2), use.shape[1], use.arranged("columns"))
 
 
 @RULES.register("AddmmBackward0")
@@ -51,6 +51,6 @@ def bmm(use: Use, g: torch.Tensor) -> list[Factor]:
     rows = use.layout.split(use.node._saved_self)  # (b, h, m, i)
     each = n_in * n_out
     return [
-        Outer(split[:, :, h], rows[:, h], n_in, (use.gate, 2 + h), transposed=True, offset=h * each)
+        Outer(split[:, :, h], rows[:, h], n_in, use.arranged("matrix", h), transposed=True, offset=h * each)
         for h in range(heads)
     ]

@@ -9,7 +9,7 @@ from feature_lens.features.rules.rule import RULES, Factor, NoRule, Use, added, 
 
 def _gain_or_shift(use: Use, g: torch.Tensor, normalised: torch.Tensor, over: tuple[int, ...]) -> list[Factor]:
     """`over`: shape of the parameter where it is broadcast to the output."""
-    broadcast = Use(use.node, use.slot, over, use.layout, use.gate)
+    broadcast = Use(use.node, use.slot, over, use.layout, use.number, use.gradient)
     if use.slot == 2:
         return [added(broadcast, g)]
     return [multiplied(broadcast, g * normalised)]

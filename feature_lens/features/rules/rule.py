@@ -22,18 +22,32 @@ class NoRule(Exception):
 
 
 @dataclass(frozen=True)
+class GradientId:
+    """Which tensor a factor's g is: equal where and only where the numbers are the same, in the same arrangement.
+
+    node: number of the gradient among those of a pass; two nodes have one number where autograd handed the same tensor
+    on. arrangement: what a rule did to bring it into the form (b, q, t, o). scale: what it was multiplied by.
+    """
+
+    node: int
+    arrangement: tuple[str | int, ...] = ()
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Outer:
     """phi[n, j, o, i] = sum_t g[n, j, t, o] a[n, t, i], the form of every linear map shared over positions t.
 
     g (b, q, t, o): output gradients. a: inputs (b, t, i); or tokens (b, t) of `n_in` kinds, which stand for one-hot
     rows; or None for ones (a bias, i = 1). Entry (o, i) is the parameter's entry o * i in C order as the node saw it,
-    of (i, o) if `transposed`, `offset` further on. `gate` is equal where g is the same tensor.
+    of (i, o) if `transposed`, `offset` further on. `gradients` are equal where g is the same tensor: one identity, or
+    those of all parts that were joined over positions.
     """
 
     g: torch.Tensor
     a: torch.Tensor | None
     n_in: int
-    gate: tuple[int, ...]
+    gradients: tuple[GradientId, ...]
     transposed: bool = False
     offset: int = 0
 
@@ -100,13 +114,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a parameter: the node, which of its inputs the parameter is, and the shape it has there."""
+    """One use of a parameter: the node, which of its inputs the parameter is, the shape it has there, its number among
+    the uses of a network, and the number of the gradient of what the node made."""
 
     node: Any
     slot: int
     shape: tuple[int, ...]
     layout: Layout
-    gate: int = 0
+    number: int = 0
+    gradient: int = 0
+
+    def arranged(self, *arrangement: str | int) -> tuple[GradientId, ...]:
+        """Identity of the gradient after a rule brought it into an arrangement."""
+        return (GradientId(self.gradient, arrangement),)
 
 
 Rule = Callable[[Use, torch.Tensor], list[Factor]]
@@ -134,20 +154,20 @@ def added(use: Use, g: torch.Tensor) -> Outer:
     last = own[-1] if own else ndim - 1
     others = [axis for axis in range(ndim) if axis != last]
     if not own:
-        return Outer(split.flatten(2)[..., None], None, 1, (use.gate, 0))
+        return Outer(split.flatten(2)[..., None], None, 1, use.arranged("one number"))
     arranged = split.permute(0, 1, *(axis + 2 for axis in others), last + 2)
     sizes = arranged.shape[2:-1]
     rows = arranged.flatten(2, -2) if ndim > 1 else arranged[:, :, None]
-    gate = (use.gate,) if last == ndim - 1 else (use.gate, 1 + last)
+    gradients = use.arranged() if last == ndim - 1 else use.arranged("last axis", last)
     if len(own) == 1:
-        return Outer(rows, None, 1, gate)
+        return Outer(rows, None, 1, gradients)
     kinds = torch.zeros(1, dtype=torch.long)
     total = 1
     for axis, size in zip(others, sizes, strict=True):
         of_axis = torch.arange(size) if axis in own else torch.zeros(size, dtype=torch.long)
         count = size if axis in own else 1
         kinds, total = (kinds[:, None] * count + of_axis).flatten(), total * count
-    return Outer(rows, kinds.expand(rows.shape[0], -1), total, gate, transposed=True)
+    return Outer(rows, kinds.expand(rows.shape[0], -1), total, gradients, transposed=True)
 
 
 def multiplied(use: Use, products: torch.Tensor) -> Dense:
@@ -166,7 +186,8 @@ def scaled(factor: Factor, scale: float) -> Factor:
         return factor
     if isinstance(factor, Dense):
         return replace(factor, values=factor.values * scale)
-    return replace(factor, g=factor.g * scale, gate=(*factor.gate, hash(scale)))
+    gradients = tuple(replace(own, scale=own.scale * scale) for own in factor.gradients)
+    return replace(factor, g=factor.g * scale, gradients=gradients)
 
 
 def contracted(factor: Factor, weights: torch.Tensor) -> Factor:

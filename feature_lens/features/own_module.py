@@ -1,0 +1,152 @@
+"""Passes through a private copy of a network's module, whose parameters can be differentiated or moved."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch.autograd import forward_ad
+from torch.func import functional_call
+
+from feature_lens.features.jacobian import module_at, place, restore_buffers
+from feature_lens.networks import Network
+from feature_lens.networks.network import Params
+
+
+class Along(Protocol):
+    """What moves the parameters of a module from row to row while it runs."""
+
+    def bind(self, module: torch.nn.Module) -> None:
+        """Take the module."""
+
+    def over(self, rows: int) -> AbstractContextManager[Any]:
+        """The context of a pass of so many rows."""
+
+
+class OwnModule:
+    """A copy of a network's module at `params`, of which the tensors `chosen` are leaves that want gradients.
+
+    `along` moves the parameters from row to row. The copy is made when it is first needed.
+    """
+
+    def __init__(self, network: Network, params: Params, chosen: tuple[str, ...], along: Along | None = None) -> None:
+        self.network, self.params, self.chosen, self.along = network, params, chosen, along
+        self.is_twin = False
+        self.fused_recurrence = True
+        self.n_outputs = 0
+        self._module: torch.nn.Module | None = None
+        self._leaves: dict[str, torch.nn.Parameter] = {}
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self._made()[0]
+
+    @property
+    def leaves(self) -> dict[str, torch.nn.Parameter]:
+        """The chosen tensors, by name."""
+        return self._made()[1]
+
+    def _made(self) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
+        if self._module is None:
+            self._module, self._leaves = module_at(self.network, self.params, self.chosen)
+            if self.along is not None:
+                self.along.bind(self._module)
+        return self._module, self._leaves
+
+    def move(self, params: Params) -> None:
+        """Be at other parameters from now on."""
+        self.params = params
+        if self._module is not None:
+            place(self._module, params)
+
+    def twin(self) -> OwnModule:
+        """Another with a module of its own, for a thread of its own; whoever runs it holds warnings back."""
+        twin = copy.copy(self)
+        twin._module, twin._leaves, twin.is_twin = None, {}, True
+        return twin
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """What surrounds a pass that leaves a graph."""
+        if self.is_twin:
+            with torch.enable_grad():
+                yield
+            return
+        with torch.enable_grad(), self._recurrence(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            yield
+
+    def _recurrence(self) -> AbstractContextManager[None]:
+        plain: AbstractContextManager[None] = torch.backends.mkldnn.flags(enabled=False)
+        return nullcontext() if self.fused_recurrence else plain
+
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs (b, c) with the graph that leads to the leaves."""
+        module = self.module
+        restore_buffers(self.network, module)
+        inputs = inputs.clone()
+        if inputs.is_floating_point():
+            inputs.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
+        with nullcontext() if self.along is None else self.along.over(len(inputs)):
+            outputs: torch.Tensor = module(inputs)
+        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+        self.n_outputs = int(outputs.shape[1])
+        return outputs
+
+    def tangents(
+        self, inputs: torch.Tensor, direction: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Outputs (b, c) and their derivative along a direction of the chosen tensors, (b, c), in forward mode.
+
+        Raises whatever torch raises where an operation has no forward mode. Cost: about three forward passes.
+        """
+        module = self.module
+        restore_buffers(self.network, module)
+        with ExitStack() as around:
+            around.enter_context(torch.no_grad())
+            if not self.is_twin:
+                around.enter_context(self._recurrence())
+                around.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            around.enter_context(_DUAL_LEVEL)
+            duals = {
+                name: _DUAL.make_dual(leaf.detach(), direction[name].reshape(leaf.shape), level=0)
+                for name, leaf in self.leaves.items()
+            }
+            placed = {at: duals[name] for at, name in self.network.places if name in duals}
+            made = functional_call(module, placed, (inputs.clone(),), tie_weights=False)
+            outputs, tangent = _DUAL.unpack_dual(made, level=0)
+            tangent = torch.zeros_like(outputs) if tangent is None else tangent
+            rows = (outputs[:, None], tangent[:, None]) if outputs.ndim == 1 else (outputs, tangent)
+            return rows[0].clone(), rows[1].clone()
+
+
+class _DualLevel:
+    """torch has one level of forward mode for all threads: the first that needs it enters, the last one leaves."""
+
+    def __init__(self) -> None:
+        self._lock, self._depth = threading.Lock(), 0
+        self._level = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._depth == 0:
+                self._level = ExitStack()
+                self._level.enter_context(forward_ad.dual_level())
+            self._depth += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._level.close()
+
+
+_DUAL_LEVEL = _DualLevel()
+# Functions of torch that have no types.
+_DUAL: Any = forward_ad
