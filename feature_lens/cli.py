@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -15,6 +16,7 @@ import typer
 
 from feature_lens import reading_commands, study_command, theory_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
+from feature_lens.processes import STOPPED, stopped_by_signals
 from feature_lens.reading_commands import Overwrite, print_card
 
 app = typer.Typer(
@@ -29,8 +31,6 @@ app = typer.Typer(
 
 # Typer brings its own copy of click, or click itself, by its version: its exceptions are reached through Typer.
 _USAGE: Final[type[Exception]] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-_STOPPED: Final = 130  # what Typer returns on Ctrl+C
-_STOPPED_SENTENCE: Final = "Stopped; nothing was written."
 
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
 LearningRate = Annotated[
@@ -336,20 +336,26 @@ def _serve(paths: list[Path], port: int, base_path: str = "", host_names: Sequen
 
 
 def main() -> NoReturn:
-    """Entry point: one sentence and status 2 for every error; --debug shows the trace."""
+    """Entry point: one sentence and status 2 for every error; --debug shows the trace. SIGTERM and a terminal that is
+    closed stop it as Ctrl+C does."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        warnings.showwarning = lambda message, *_, **__: typer.echo(
+            f"Warning: {' '.join(f'{message}'.split())}", err=True
+        )
     try:
-        status = app(arguments, standalone_mode=False, prog_name="feature-lens")
-        if status == _STOPPED:
-            typer.echo(_STOPPED_SENTENCE, err=True)
+        with stopped_by_signals(_tell_of_the_stop):
+            status = app(arguments, standalone_mode=False, prog_name="feature-lens")
+        if status == STOPPED:
+            _tell_of_the_stop()
     except FeatureLensError as error:
         status = _failed(str(error), debug)
     except _USAGE as error:
         status = _misused(error, debug)
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo(_STOPPED_SENTENCE, err=True)
-        status = _STOPPED
+        _tell_of_the_stop()
+        status = STOPPED
     except BrokenPipeError:
         status = 0
     except OSError as error:
@@ -357,6 +363,10 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
         status = _failed(f"{type(error).__name__}: {in_brief(error)} (not foreseen; --debug shows the trace).", debug)
     sys.exit(status or 0)
+
+
+def _tell_of_the_stop() -> None:
+    typer.echo("Stopped; what was not finished was not written.", err=True)
 
 
 def _misused(error: Any, debug: bool) -> int:

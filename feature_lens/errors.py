@@ -7,6 +7,7 @@
     ├── ExamplesError        inputs, ids, targets or a split that do not fit together
     ├── RunError             a run file that is foreign, damaged, incomplete or newer than this program
     ├── OutputError          a path that exists already or cannot be written
+    ├── WorkerError          a process that computed beside this one was ended from outside
     └── AppError             the browser app cannot be started
 
 Each message is one sentence: what was wanted, what came, what to do. The command line prints it and
@@ -42,6 +43,10 @@ class RunError(FeatureLensError):
 
 class OutputError(FeatureLensError):
     """An output path exists already or cannot be written."""
+
+
+class WorkerError(FeatureLensError):
+    """A process that computed beside this one was ended from outside."""
 
 
 class AppError(FeatureLensError):

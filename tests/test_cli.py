@@ -385,7 +385,7 @@ def test_what_was_not_foreseen_is_a_sentence_too(invoke: Invoke, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reading_commands, "print_card", stopped)
-    assert invoke("info", "run.h5") == (130, "", "Stopped; nothing was written.\n")
+    assert invoke("info", "run.h5") == (130, "", "Stopped; what was not finished was not written.\n")
 
 
 # info

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from synthetic import contents
 from feature_lens.analysis import find_runs
 from feature_lens.errors import OutputError, RunError
 from feature_lens.store import RunFile, check_writable, kernel_file, write_bytes, write_run
-from feature_lens.store.hdf5_files import WrittenFile
+from feature_lens.store.hdf5_files import ReadFile, WrittenFile
 
 # Disks
 
@@ -181,15 +180,15 @@ def test_a_file_that_is_replaced_or_removed_while_it_is_open_is_read_to_the_end(
 
 def test_a_file_that_is_cut_while_its_seal_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_run(contents(), tmp_path / "run.h5")
-    read, calls = os.preadv, []
+    check, calls = ReadFile.check, []
 
-    def cutting(*arguments: Any) -> int:
-        calls.append(arguments)
+    def cutting(file: ReadFile) -> None:
+        calls.append(file)
         if len(calls) == 3:
             os.truncate(path, 100)
-        return read(*arguments)
+        check(file)
 
-    monkeypatch.setattr(os, "preadv", cutting)
+    monkeypatch.setattr(ReadFile, "check", cutting)
     with pytest.raises(RunError, match="was changed by another program while it was open"):
         RunFile(path)
 

@@ -40,6 +40,7 @@ GROUND = {
     "weight_factors",
     "dual_record",
     "kept_table",
+    "processes",
 }
 # Each room of the house, with the rooms that it may import from beside itself and the ground floor.
 ROOMS: dict[str, set[str]] = {

@@ -27,7 +27,6 @@ from feature_lens.store.lock import HDF5_LOCK
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_WHERE_FROM_END: Final = 2
 # What a system says that cannot reserve room on a disk, though there may be some.
 _NO_RESERVING: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -35,28 +34,29 @@ _NO_RESERVING: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 class _DiskFile(io.RawIOBase):
     """An open file with a place in it, as h5py wants it: `seek`, `tell`, `readinto`, `write`, `truncate`."""
 
-    def __init__(self, path: Path, flags: int) -> None:
+    def __init__(self, path: Path, flags: int, mode: str) -> None:
         super().__init__()
-        self._descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+        # A pipe would be waited for.
+        flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+        self._raw = io.FileIO(os.open(path, flags), mode)
         self._at = 0
 
     def fileno(self) -> int:
-        return self._descriptor
+        return self._raw.fileno()
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._at = self._size() + offset if whence == _WHERE_FROM_END else offset
+        self._at = self._size() + offset if whence == os.SEEK_END else offset
         return self._at
 
     def tell(self) -> int:
         return self._at
 
     def close(self) -> None:
-        if not self.closed:
-            super().close()
-            os.close(self._descriptor)
+        super().close()
+        self._raw.close()
 
     def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        return os.fstat(self.fileno()).st_size
 
 
 class ReadFile(_DiskFile):
@@ -64,10 +64,10 @@ class ReadFile(_DiskFile):
     once where it is no ordinary file."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, os.O_RDONLY)
+        super().__init__(path, os.O_RDONLY, "rb")
         self._path = path
         self._opened = self._state()
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+        if not stat.S_ISREG(os.fstat(self.fileno()).st_mode):
             self.close()
             raise OSError("it is not an ordinary file")
 
@@ -75,7 +75,8 @@ class ReadFile(_DiskFile):
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        found = os.preadv(self._descriptor, [buffer], self._at)
+        self._raw.seek(self._at)
+        found = self._raw.readinto(buffer) or 0
         self.check()  # afterwards: what was read is then of the file that was opened
         self._at += found
         return found
@@ -86,7 +87,7 @@ class ReadFile(_DiskFile):
             raise RunError(f"'{self._path}' was changed by another program while it was open; open it again.")
 
     def _state(self) -> tuple[int, int]:
-        status = os.fstat(self._descriptor)
+        status = os.fstat(self.fileno())
         return status.st_mtime_ns, status.st_size
 
 
@@ -97,7 +98,7 @@ class WrittenFile(_DiskFile):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, os.O_RDWR)
+        super().__init__(path, os.O_RDWR, "r+b")
         self._refused: OSError | None = None
 
     def readable(self) -> bool:
@@ -116,7 +117,7 @@ class WrittenFile(_DiskFile):
         done. What is not used goes back when HDF5 closes the file. Raises OSError where there is none."""
         if hasattr(os, "posix_fallocate"):
             try:
-                os.posix_fallocate(self._descriptor, self._size(), size)
+                os.posix_fallocate(self.fileno(), self._size(), size)
             except OSError as error:
                 if error.errno not in _NO_RESERVING:
                     raise
@@ -125,9 +126,9 @@ class WrittenFile(_DiskFile):
         left = memoryview(data).cast("B")
         size = len(left)
         try:
+            self._raw.seek(self._at)
             while left and self._refused is None:
-                written = os.pwrite(self._descriptor, left, self._at + size - len(left))
-                left = left[written:]
+                left = left[self._raw.write(left) :]
         except OSError as error:
             self._refused = error
         self._at += size
@@ -137,7 +138,8 @@ class WrittenFile(_DiskFile):
         into = memoryview(buffer).cast("B")
         found = 0
         try:
-            found = os.preadv(self._descriptor, [into], self._at)
+            self._raw.seek(self._at)
+            found = self._raw.readinto(into) or 0
         except OSError as error:
             self._refused = self._refused or error
         into[found:] = bytes(len(into) - found)  # what went nowhere
@@ -148,7 +150,7 @@ class WrittenFile(_DiskFile):
         wanted = self._at if size is None else size
         try:
             if self._refused is None:
-                os.ftruncate(self._descriptor, wanted)
+                self._raw.truncate(wanted)
         except OSError as error:
             self._refused = error
         return wanted
@@ -168,8 +170,9 @@ def writing() -> Iterator[None]:
 
         before: dict[signal.Signals, Any] = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if callable(signal.getsignal(number)):
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and callable(signal.getsignal(number)):
                     before[number] = signal.signal(number, remember)
             yield
         finally:

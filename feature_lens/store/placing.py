@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from feature_lens.errors import OutputError, in_brief
+from feature_lens.processes import UNFINISHED
 
 if sys.platform != "win32":
     import fcntl
@@ -32,6 +33,7 @@ def put_in_place(target: Path, overwrite: bool) -> Iterator[Path]:
     Raises OutputError where the disk refuses, or where another file came to the target meanwhile.
     """
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    UNFINISHED.add(temporary)
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         try:
@@ -44,6 +46,8 @@ def put_in_place(target: Path, overwrite: bool) -> Iterator[Path]:
             os.close(descriptor)
     except OSError as error:
         raise OutputError(f"'{target}' could not be written ({reason(error)}); nothing was changed.") from error
+    finally:
+        UNFINISHED.discard(temporary)
 
 
 def _lock(descriptor: int) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import ExitStack
 from dataclasses import fields, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from feature_lens.analysis.study.figure import study_figure
 from feature_lens.analysis.study.table import STUDY
 from feature_lens.errors import OutputError, RunError, SettingsError
 from feature_lens.features.design import one_thread
+from feature_lens.processes import WorkerProcesses
 from feature_lens.run_contents import RunContents
 from feature_lens.store import RunFile, check_folder, write_bytes, write_run
 from feature_lens.studies.study import STUDIES, kept
@@ -79,13 +79,10 @@ def _side_by_side(
 ) -> dict[tuple[str, int], list[MeasuredKind]]:
     """Seeds in processes, not threads: each has its own memory, which goes when it ends, and its own state of torch."""
     found: dict[tuple[str, int], list[MeasuredKind]] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with WorkerProcesses(workers) as pool:
         futures = {pool.submit(_seed, name, seed, folder, overwrite): (name, seed) for name, seed in wanted}
-        try:
-            for future in progress(as_completed(futures), len(futures)):
-                found[futures[future]] = future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for future in progress(as_completed(futures), len(futures)):
+            found[futures[future]] = future.result()
     return found
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
@@ -23,6 +21,7 @@ from feature_lens.errors import SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.design import one_thread
 from feature_lens.networks import Network
+from feature_lens.processes import WorkerProcesses
 
 Matrix = npt.NDArray[np.float64]
 Row = tuple[int, int, int, int, str, float]
@@ -82,7 +81,7 @@ def width_study(
     if settings.workers == 1:
         found = list(progress(map(of_one, shapes), len(shapes)))
     else:
-        with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        with WorkerProcesses(settings.workers, lasting=True) as pool:
             found = list(progress(pool.map(of_one, shapes), len(shapes)))
     table = pd.DataFrame(
         itertools.chain.from_iterable(found),
