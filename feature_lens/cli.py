@@ -359,7 +359,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        status = _failed(str(OutputError(f"The system refused: {error}; nothing was written.")), debug)
+        status = _failed(
+            str(OutputError(f"The system refused: {error}; what was not finished was not written.")), debug
+        )
     except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
         status = _failed(f"{type(error).__name__}: {in_brief(error)} (not foreseen; --debug shows the trace).", debug)
     sys.exit(status or 0)

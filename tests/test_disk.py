@@ -11,15 +11,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import streamlit as st
+import torch
 from feature_lens_app import launch
+from safetensors.torch import save_file
 from streamlit.testing.v1 import AppTest
 from synthetic import contents
 
 from feature_lens.analysis import find_runs
-from feature_lens.errors import OutputError, RunError
+from feature_lens.errors import CheckpointError, OutputError, RunError
+from feature_lens.features.compiled import compiled
+from feature_lens.networks import load_checkpoint
 from feature_lens.store import RunFile, check_writable, kernel_file, write_bytes, write_run
 from feature_lens.store.hdf5_files import ReadFile, WrittenFile
 
@@ -101,6 +106,48 @@ def test_a_signal_that_comes_while_hdf5_writes_waits(tmp_path: Path, monkeypatch
     assert calls
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not list(tmp_path.iterdir())
+
+
+def _twice(number: int) -> int:
+    return 2 * number
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "a folder", "none"])
+def test_compiled_functions_are_compiled_again_where_they_cannot_be_kept(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiled(_twice)(3) == 6
+    (index,), (data,) = tmp_path.rglob("*.nbi"), tmp_path.rglob("*.nbc")
+    for file in (index, data):
+        if damage == "a folder":
+            file.unlink()
+            file.mkdir()
+        elif damage != "none":
+            file.write_bytes(b"" if damage == "cut" else b"something else")
+        assert compiled(_twice)(3) == 6
+    again = compiled(_twice)
+    assert again(3) == 6
+    assert sum(again.stats.cache_hits.values()) == (0 if damage == "a folder" else 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", full)
+    assert compiled(_twice)(0.5) == 1.0  # a type that was not yet compiled for
+
+
+def test_parameters_stay_what_they_were_when_their_file_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "trained.safetensors"
+    save_file({"weight": torch.ones(100_000)}, path)
+    state = load_checkpoint(path)
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(bytes(5000))
+    os.truncate(path, 10_000)
+    assert bool((state["weight"] == 1).all())
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        load_checkpoint(path)
 
 
 # Processes

@@ -41,10 +41,11 @@ def load_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
 
 def _read_safetensors(source: Path) -> Any:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(source)
+        # Not through a map of the file: parameters would change with it, and the process end where it is cut.
+        return load(source.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"'{source}' is not a safetensors file ({in_brief(error)}); save the state dict again."
