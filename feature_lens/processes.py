@@ -28,14 +28,15 @@ STOPPED: Final = 130  # what shells call a command that Ctrl+C ended
 _parents: Final[list[Connection]] = []
 _at_work: Final = threading.Event()
 # Seconds that a process has to clear away what it was about, before it is ended where it stands; a worker has fewer.
-_PATIENCE, _WORKERS_PATIENCE = 10.0, 5.0
+_PATIENCE: Final = 10.0
+_WORKERS_PATIENCE: Final = 5.0
 
 
 @contextmanager
-def stopped_by_signals(say: Callable[[], None]) -> Iterator[None]:
+def stopped_by_signals(say: Callable[[], None], patience: float = _PATIENCE) -> Iterator[None]:
     """Meanwhile SIGTERM and a terminal that is closed do what Ctrl+C does: raise KeyboardInterrupt in the main thread, to be
     told of by who catches it. Where that thread is in the midst of a long computation or waits for one, and has not ended
-    the process ten seconds later, it is ended all the same, and `say` tells of it."""
+    the process `patience` seconds later, it is ended all the same, and `say` tells of it."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are none of its business
         return
@@ -47,7 +48,8 @@ def stopped_by_signals(say: Callable[[], None]) -> Iterator[None]:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             before[number] = signal.signal(number, _interrupt)
-    threading.Thread(target=_end_late, args=(reader, {signal.SIGINT, *before}, left, say), daemon=True).start()
+    numbers = {signal.SIGINT, *before}
+    threading.Thread(target=_end_late, args=(reader, numbers, patience, left, say), daemon=True).start()
     try:
         yield
     finally:
@@ -58,14 +60,15 @@ def stopped_by_signals(say: Callable[[], None]) -> Iterator[None]:
         os.close(writer)
 
 
-def _end_late(reader: int, numbers: set[int], left: threading.Event, say: Callable[[], None]) -> None:
+def _end_late(reader: int, numbers: set[int], patience: float, left: threading.Event, say: Callable[[], None]) -> None:
     """In a thread of its own, which is told of a signal at once."""
     came = os.read(reader, 1)
     while came and came[0] not in numbers:
         came = os.read(reader, 1)
-    os.close(reader)
-    if came:
-        time.sleep(_PATIENCE)
+    if not came:
+        os.close(reader)
+    else:  # it stays open, for signals that follow
+        time.sleep(patience)
         for path in list(UNFINISHED):
             with suppress(OSError):  # it is told of later, as what a killed process left
                 path.unlink()

@@ -18,7 +18,7 @@ from feature_lens.processes import WorkerProcesses, stopped_by_signals
 STOPPED = "Stopped; what was not finished was not written.\n"
 
 TASKS = """
-import os, sys, time
+import functools, os, sys, time
 from pathlib import Path
 from feature_lens import cli, processes, reading_commands
 from feature_lens.processes import WorkerProcesses
@@ -34,7 +34,6 @@ def alone(path):
     write("run.h5")
 
 def in_threads(path):
-    processes._PATIENCE = 0.5  # for threads, which nothing can stop
     from concurrent.futures import ThreadPoolExecutor
     with put_in_place(Path("run.h5"), False), ThreadPoolExecutor(1) as pool:
         pool.submit(time.sleep, 100)
@@ -47,7 +46,10 @@ def in_processes(path):
 
 
 if __name__ == "__main__":
-    reading_commands.print_card = globals()[sys.argv.pop()]
+    how = sys.argv.pop()
+    if how == "in_threads":  # which nothing can stop
+        cli.stopped_by_signals = functools.partial(processes.stopped_by_signals, patience=0.5)
+    reading_commands.print_card = globals()[how]
     cli.main()
 """
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from browser_driver import served
+import streamlit as st
+from browser_driver import served, wait_for
+from feature_lens_app import launch
 from feature_lens_app.origins import OwnNames
 from synthetic import contents
 
@@ -136,3 +140,34 @@ def test_port_80_is_left_out_by_browsers() -> None:
     )
     with pytest.raises(AppError, match="but 'a:0' came"):
         OwnNames.of(80, ["a:0"])
+
+
+LARGEST = max(Path(st.__file__).with_name("static").glob("static/js/*.js"), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_signal_ends_the_server_whatever_its_browsers_do(stubborn: bool, tmp_path: Path) -> None:
+    run = write_run(contents(), tmp_path / "run.h5")
+    port = launch.free_port(8800)
+    own = f"127.0.0.1:{port}"
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(launch.command([run], port), env=launch.environment(), stdout=out, stderr=out) as server,
+    ):
+        try:
+            wait_for(f"http://{own}/_stcore/health", log)
+            with socket.socket() as page, socket.socket() as silent:
+                page.connect(("127.0.0.1", port))
+                page.sendall("\r\n".join(["GET /_stcore/stream HTTP/1.1", f"Host: {own}", *UPGRADE, "", ""]).encode())
+                assert b" 101 " in page.recv(100)
+                silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                silent.connect(("127.0.0.1", port))
+                if stubborn:  # it asks for more than it takes
+                    silent.sendall(f"GET /static/js/{LARGEST.name} HTTP/1.1\r\nHost: {own}\r\n\r\n".encode())
+                    assert b" 200 " in silent.recv(100)
+                server.terminate()
+                assert server.wait(20) == (130 if stubborn else 0)
+        finally:
+            server.kill()
+    assert "Traceback" not in log.read_text()

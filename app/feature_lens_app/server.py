@@ -6,11 +6,10 @@ python -P -m feature_lens_app.server --port 8501 [--base-path PATH] [--host-name
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
+from feature_lens.processes import stopped_by_signals
 from feature_lens_app.launch import MAIN, packaged_settings
 from feature_lens_app.origins import OwnNames, OwnPagesOnly
 
@@ -34,10 +33,6 @@ def serve(port: int, base_path: str, host_names: Sequence[str], paths: Sequence[
     app.run(config=settings)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry of the process: parses the command line that launch.command wrote."""
     parser = argparse.ArgumentParser(prog="feature_lens_app.server")
@@ -46,12 +41,16 @@ def main() -> None:
     parser.add_argument("--host-name", action="append", default=[])
     parser.add_argument("paths", nargs="*")
     given = parser.parse_args()
-    # The server ends in order on both signals, and then sends itself the one that came.
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        serve(given.port, given.base_path, given.host_name, given.paths)
+        # On signals the server takes leave of its browsers, one of which may never answer; then it sends itself the signal.
+        with stopped_by_signals(_say_nothing, patience=3.0):
+            serve(given.port, given.base_path, given.host_name, given.paths)
     except KeyboardInterrupt:
         sys.exit(0)
+
+
+def _say_nothing() -> None:
+    """A server that was stopped has done all that it was to do."""
 
 
 if __name__ == "__main__":
