@@ -335,3 +335,14 @@ def test_backward_mode_is_what_counts(function: type[torch.autograd.Function], r
     design = EffectiveFeatures(Network.from_module(module), Examples.from_arrays(x), tile=8)
     jacobian = dense_jacobian(module, x)
     _holds(design, jacobian.reshape(-1, jacobian.shape[2]))
+
+
+def test_fewer_rows_than_examples_fall_at_once_and_one_reason_is_one_remark() -> None:
+    network, x, jacobian = _routed("early", [0, 9, 18])
+    design = EffectiveFeatures(network, Examples.from_arrays(x), tile=8)
+    _right(design.gram(), jacobian.reshape(-1, 50) @ jacobian.reshape(-1, 50).T)
+    remarks = [remark for remark in design.remarks if "without a layer rule" in remark]
+    assert remarks == [
+        "Gradients without a layer rule for 'second.weight', 'second.bias', because its use in AddmmBackward0 made fewer "
+        "rows than there are examples."
+    ]

@@ -93,8 +93,8 @@ class Factors:
 
     def _own_remarks(self) -> list[str]:
         told: dict[str, list[str]] = {}
-        for name, reason in self._shared.fallen.items():
-            told.setdefault(reason, []).append(name)
+        for name in self.fallen:
+            told.setdefault(self._shared.fallen[name], []).append(name)
         return [f"Gradients without a layer rule for {_listed(names)}, because {why}." for why, names in told.items()]
 
     @property

@@ -41,6 +41,13 @@ def layouts_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples:
     return frozenset(layout for layout in _candidates(plain, examples) if _fits(layout, plain, owned, examples))
 
 
+def have_owners(plain: torch.Tensor, owned: torch.Tensor) -> bool:
+    """Whether each entry belongs to one example, wherever that is: its weight is a whole number."""
+    told = plain.abs() > _NEGLIGIBLE.get(plain.dtype, 1e-3) * plain.abs().max()
+    weight = (owned / plain)[told]
+    return bool(((weight - weight.round()).abs() <= _TOLERANCE.get(plain.dtype, 1e-2)).all())
+
+
 def _candidates(tensor: torch.Tensor, examples: int) -> list[Layout]:
     found: list[Layout] = []
     for axis, size in enumerate(tensor.shape):

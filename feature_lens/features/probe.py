@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.autograd.function import BackwardCFunction
 
-from feature_lens.features.layouts import gradients_by_owner, layouts_of
+from feature_lens.features.layouts import gradients_by_owner, have_owners, layouts_of
 from feature_lens.features.own_module import OwnModule
 from feature_lens.features.rules import RULES, Layout
 from feature_lens.features.uses import SELECTS, Found, find_uses
@@ -71,19 +71,26 @@ def probe(own: OwnModule, inputs: torch.Tensor) -> Probe:
                 break
             made.selecting |= extended
     fitting = _narrowed(own, inputs, made.selecting, uses, fitting)
-    for use, layouts, gradient, g in zip(uses, fitting, numbered(plain), plain, strict=True):
+    for use, layouts, gradient, g, owner in zip(uses, fitting, numbered(plain), plain, owned, strict=True):
         if g is None:
             made.fallen.setdefault(use.name, "it has no gradient for the examples tried")
         elif len(layouts) != 1:
-            alike = f"its use in {use.kind} is the same for all examples"
-            why = "its gradient does not tell the examples apart" if layouts else alike
-            made.fallen.setdefault(use.name, why)
+            made.fallen.setdefault(use.name, _unowned(use, bool(layouts), g, owner))
         elif use.kind not in RULES:
             made.fallen.setdefault(use.name, f"there is no layer rule for {use.kind}")
         else:
             made.uses.append(KnownUse(use.name, use.signature, next(iter(layouts)), gradient))
     made.uses = [use for use in made.uses if use.name not in made.fallen]
     return made
+
+
+def _unowned(use: Found, is_ambiguous: bool, plain: torch.Tensor, owned: torch.Tensor | None) -> str:
+    """Why the rows of what a use made are not those of the examples, in order."""
+    if is_ambiguous:
+        return "its gradient does not tell the examples apart"
+    if owned is not None and have_owners(plain, owned) and max(use.output_shape, default=0) < PROBED:
+        return f"its use in {use.kind} made fewer rows than there are examples"
+    return f"its use in {use.kind} is the same for all examples"
 
 
 def _narrowed(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nets import read_net, write_digits, write_nets
 from networks import mlp
 from oracles import made
 
@@ -19,10 +20,13 @@ from feature_lens.analysis import feature_table, labelled_sheet, open_run
 from feature_lens.analysis.measures.bootstrap import resampled, shuffled
 from feature_lens.analysis.measures.selectivity import Halves, selectivity_curve
 from feature_lens.analysis.measures.set_measures import set_measures
+from feature_lens.examples import Examples
 from feature_lens.extract import compute_run, extract_run
 from feature_lens.features.bases import Canonical, Eigen
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.jacobian import Jacobian
+from feature_lens.features.weight_ranking import Wanted, rank_weights
+from feature_lens.networks import Network
 from feature_lens.networks.zoo import Digits
 
 
@@ -136,3 +140,48 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         subprocess.run(line, check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     _told(capsys, f"feature-lens --help: {np.median(seconds) * 1e3:.0f} ms")
+
+
+class _Everything:
+    """A memory of verified tiles in which all are."""
+
+    def __contains__(self, tile: object) -> bool:
+        return True
+
+    def add(self, tile: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("task", "net", "n"),
+    [
+        *(("trace", net, n) for net, n in (("mlp", 2000), ("cnn", 200), ("decoder", 80))),
+        *(("full", net, n) for net, n in (("mlp", 2000), ("digits", 1797), ("cnn", 300), ("decoder", 80))),
+        *(("rankings", net, n) for net, n in (("mlp", 2000), ("cnn", 600))),
+    ],
+)
+def test_what_holding_every_tile_against_autograd_costs(
+    task: str, net: str, n: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nets(tmp_path)
+    write_digits(tmp_path)
+    module, inputs = read_net(tmp_path, net, n)
+    network = Network.from_module(module, precision="float32")
+    outputs = {"trace": "trace", "full": "flattened", "rankings": "output:0"}[task]
+    design = EffectiveFeatures(network, Examples.from_arrays(inputs), outputs=outputs)
+
+    def work() -> object:
+        if task != "rankings":
+            return design.gram()
+        return rank_weights(design, Wanted(1, lambda rows, _: rows, 16))
+
+    def with_memory(memory: object) -> Callable[[], object]:
+        def run() -> object:
+            monkeypatch.setattr(design, "_verified", memory() if isinstance(memory, type) else memory)
+            return work()
+
+        return run
+
+    work()
+    without, checked, ratio = _paired(with_memory(_Everything()), with_memory(set), 7)
+    _told(capsys, f"{task} {net} {n}: {without:.2f} s, held against autograd {checked:.2f} s, x{ratio:.3f}")

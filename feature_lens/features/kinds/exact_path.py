@@ -16,7 +16,7 @@ from feature_lens.features.jacobian import module_at, restore_buffers
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.kinds.kinks import crossings, refined
 from feature_lens.features.kinds.pencil import NotAPencil, Pencil
-from feature_lens.features.pieces import Piece, as_pieces, as_rows
+from feature_lens.features.pieces import Piece, as_pieces, as_rows, product
 from feature_lens.features.rules import Dense, Factor
 
 Array = npt.NDArray[np.float64]
@@ -43,8 +43,10 @@ class ExactPath:
         self._module, _ = module_at(ask.network, start, ())
         self._lines, self._own = Pencil(added), Pencil(added)
         self._lines.bind(self._module)
-        self._factors = Factors(ask.network, start, ask.reduction, ask.chosen, self._own)
+        # Of all tensors, whatever is looked at: only those of all add up to what training added.
+        self._factors = Factors(ask.network, start, ask.reduction, tuple(start), self._own)
         self._sizes = {name: start[name].numel() for name in ask.chosen}
+        self._added = {name: value.flatten().cpu() for name, value in added.items()}
         self._n_nodes, self._n_outputs = 1, 1
 
     @property
@@ -67,7 +69,7 @@ class ExactPath:
         edges = self._edges(inputs)
         tolerance = _SAME[self._ask.network.dtype]
         for n_nodes in range(self._n_nodes, self._n_nodes + _MORE_NODES):
-            one, more = (self._rows(inputs, labels, edges, n) for n in (n_nodes, n_nodes + 1))
+            one, more = (self._rows(inputs, labels, edges, n)[0] for n in (n_nodes, n_nodes + 1))
             self._n_nodes = n_nodes
             if float((one - more).abs().max()) <= tolerance * max(float(more.abs().max()), 1e-30):
                 return as_pieces(one, self._sizes)
@@ -78,36 +80,30 @@ class ExactPath:
         return None
 
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
-        rows = self._rows(inputs, labels, self._edges(inputs), self._n_nodes)
+        rows, shares = self._rows(inputs, labels, self._edges(inputs), self._n_nodes)
         if verify:
-            self._require_completeness(rows, inputs, labels)
+            self._require_completeness(shares, inputs, labels)
         return as_pieces(rows, self._sizes)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         return self._factors.remarks
 
-    def _require_completeness(self, rows: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        """Hold features (b, q, p) of all tensors against what training added: a kink that was missed shows there. What
-        is looked at of some tensors alone has no such sum."""
-        network, added = self._ask.network, self._ask.network.displacement()
-        if set(self._ask.chosen) != set(added):
-            return
-        start = network.at("initial")
+    def _require_completeness(self, shares: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> None:
+        """Hold what tensors contribute, (tensors, b, q), against what training added: a kink that was missed shows."""
+        network, reduce = self._ask.network, self._ask.reduction.reduce
+        start, added = network.at("initial"), network.displacement()
         with torch.no_grad():
-            ends = [
-                network({name: value + place * added[name] for name, value in start.items()}, inputs).cpu()
+            first, last = (
+                network({name: value + place * added[name] for name, value in start.items()}, inputs)
                 for place in (0.0, 1.0)
-            ]
-        quantities = [
-            torch.stack([self._ask.reduction.reduce(row, label) for row, label in zip(end, labels.cpu(), strict=True)])
-            for end in ends
+            )
+        ends = [
+            torch.stack([reduce(row, label) for row, label in zip(end, labels, strict=True)]).cpu()
+            for end in (first, last)
         ]
-        parts = torch.split(rows, list(self._sizes.values()), dim=2)
-        shares = [part @ added[name].flatten().cpu() for name, part in zip(self._sizes, parts, strict=True)]
-        found, size = torch.stack(shares).sum(dim=0), torch.stack(shares).abs().sum(dim=0)
-        scale = torch.maximum(size, quantities[1].abs() + quantities[0].abs())
-        apart = (found - (quantities[1] - quantities[0])).abs()
+        scale = torch.maximum(shares.abs().sum(dim=0), ends[0].abs() + ends[1].abs())
+        apart = (shares.sum(dim=0) - (ends[1] - ends[0])).abs()
         if bool((apart > _SAME[network.dtype] * scale).any()):
             raise NotAPencil("its features do not add up to what training added on a tile")
 
@@ -163,34 +159,39 @@ class ExactPath:
         values: Array = as_matrix(self._lines.crossings[call][1])
         return values.reshape(*places.shape, -1)
 
-    def _rows(self, inputs: torch.Tensor, labels: torch.Tensor, edges: Array, n_nodes: int) -> torch.Tensor:
-        """(b, q, p): Gauss sums over the pieces, a group of examples at a time."""
+    def _rows(
+        self, inputs: torch.Tensor, labels: torch.Tensor, edges: Array, n_nodes: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(b, q, p): Gauss sums over the pieces, a group of examples at a time; and what every tensor of the network
+        contributes, (tensors, b, q)."""
         nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
         width = np.diff(edges, axis=1)[:, :, None]
         network = self._ask.network
         places = network.real((edges[:, :-1, None] + width * (nodes + 1) / 2).reshape(len(edges), -1))
-        shares = torch.as_tensor((width * weights / 2).reshape(len(edges), -1), dtype=network.dtype)
+        weight = torch.as_tensor((width * weights / 2).reshape(len(edges), -1), dtype=network.dtype)
         m = places.shape[1]
         group = max(1, _PASS_BYTES // max(self._row_bytes(inputs, labels) * m, 1))
         made: list[torch.Tensor] = []
+        shares: list[torch.Tensor] = []
         for first in range(0, len(inputs), group):
             part = slice(first, first + group)
             self._own.places = places[part].reshape(-1)
             repeated = (tensor[part].repeat_interleave(m, dim=0) for tensor in (inputs, labels))
-            made.append(self._integrated(self._pieces(*repeated), shares[part]))
-        return torch.cat(made)
+            joined = [
+                replace(piece, factor=joined_over(piece.factor, weight[part])) for piece in self._pieces(*repeated)
+            ]
+            q = self._ask.reduction.quantities(self._n_outputs)
+            like = weight.new_zeros(len(weight[part]), q)
+            chosen = [piece for piece in joined if piece.name in self._sizes]
+            made.append(as_rows(chosen, self._sizes, like))
+            shares.append(torch.stack([product(piece, self._added[piece.name]) for piece in joined]))
+        return torch.cat(made), torch.cat(shares, dim=1)
 
     def _row_bytes(self, inputs: torch.Tensor, labels: torch.Tensor) -> int:
         """Bytes of the factors of one row of a pass."""
         self._own.places = self._ask.network.real([0.0])
         pieces = self._pieces(inputs[:1], labels[:1])
         return sum(piece.numbers for piece in pieces) * self._ask.network.dtype.itemsize
-
-    def _integrated(self, pieces: list[Piece], shares: torch.Tensor) -> torch.Tensor:
-        """(b, q, p) from pieces of b * m rows and the share (b, m) of each in its example's sum."""
-        joined = [replace(piece, factor=joined_over(piece.factor, shares)) for piece in pieces]
-        q = self._ask.reduction.quantities(self._n_outputs)
-        return as_rows(joined, self._sizes, shares.new_zeros(len(shares), q))
 
 
 def joined_over(factor: Factor, shares: torch.Tensor) -> Factor:
