@@ -346,3 +346,15 @@ def test_fewer_rows_than_examples_fall_at_once_and_one_reason_is_one_remark() ->
         "Gradients without a layer rule for 'second.weight', 'second.bias', because its use in AddmmBackward0 made fewer "
         "rows than there are examples."
     ]
+
+
+def test_gradients_taken_for_one_though_they_are_two_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single pieces are right here: it is their products together that would be wrong."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4)).double().eval()
+    x = _inputs(12, 4)
+    monkeypatch.setattr(Use, "arranged", lambda use, *_: (GradientId(0),))
+    design = EffectiveFeatures(Network.from_module(module), Examples.from_arrays(x))
+    jacobian = dense_jacobian(module, x).reshape(48, -1)
+    _right(design.gram(), jacobian @ jacobian.T)
+    assert any("products of its gradients with others differ" in remark for remark in design.remarks)

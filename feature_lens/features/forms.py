@@ -136,7 +136,10 @@ class SharedSource:
         if self._grouped != self._version:
             self._grouped = self._version
             if refused(self._few):
-                self.fall(sorted({piece.name for piece in self._few}), "products of its gradients with others differ")
+                outer = sorted({piece.name for piece in self._few if not isinstance(piece.factor, Dense)})
+                if not outer:
+                    raise RuntimeError("products of whole gradients differ from sums over their tensors")
+                self.fall(outer, "products of its gradients with others differ")
                 return self.few(refused)
         return self._few
 

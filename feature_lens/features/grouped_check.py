@@ -19,7 +19,7 @@ from feature_lens.cards import ParameterTable
 from feature_lens.features.gathered import Gathered
 from feature_lens.features.jacobian import AGREEMENT
 from feature_lens.features.kernels import KernelRequest, KernelWork
-from feature_lens.features.pieces import Piece, over_rows, product
+from feature_lens.features.pieces import Piece, lengths, over_rows, product
 from feature_lens.features.plan import Plan
 from feature_lens.features.products import Products
 from feature_lens.features.reductions import Reduction
@@ -55,12 +55,16 @@ class Few:
 
 
 def grouped_differ(few: Sequence[Piece], plan: Plan, parameters: ParameterTable, reduction: Reduction) -> bool:
-    """Whether grouped products of a few examples differ from sums over their pieces. Cost: a kernel of 256 rows."""
+    """Whether grouped products of a few examples differ from sums over their pieces, which is not known where products
+    are beyond the precision. Cost: a kernel of 256 rows."""
     q = plan.rows
     factor = few[0].factor.values if hasattr(few[0].factor, "values") else few[0].factor.g
     m = max(1, min(len(factor), _ROWS // q))
     pieces = [piece.take(slice(0, m)) for piece in few]
     dtype = np.dtype(str(factor.dtype).removeprefix("torch."))
+    squares = sum(float(lengths(piece).square().sum()) for piece in pieces)
+    if not squares * len(pieces) < np.finfo(dtype).max / 1e6:
+        return False
     rates = dict(zip(parameters.names, parameters.learning_rates, strict=True))
     held = Gathered.room(plan, pieces, m, rates, dtype)
     held.put(plan, pieces, 0, m)

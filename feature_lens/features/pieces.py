@@ -115,6 +115,18 @@ def over_rows(pieces: Sequence[Piece], weights: torch.Tensor, size: int) -> torc
     return total
 
 
+def lengths(piece: Piece) -> torch.Tensor:
+    """(b, q) lengths of a piece's rows, as if nothing of a sum over positions cancelled."""
+    factor = piece.factor
+    if isinstance(factor, Dense):
+        whole: torch.Tensor = torch.linalg.vector_norm(factor.values, dim=2)
+        return whole
+    made: torch.Tensor = torch.linalg.vector_norm(factor.g, dim=3)  # (b, q, t)
+    if factor.a is not None and not factor.is_tokens:
+        made = made * torch.linalg.vector_norm(factor.a, dim=2)[:, None]
+    return made.sum(dim=2)
+
+
 def as_pieces(rows: torch.Tensor, sizes: Mapping[str, int]) -> list[Piece]:
     """Pieces of whole gradients (b, q, p), the tensors of `sizes` side by side."""
     parts = torch.split(rows, list(sizes.values()), dim=2)

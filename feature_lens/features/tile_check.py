@@ -16,7 +16,7 @@ import torch
 
 from feature_lens.features.jacobian import AGREEMENT, Jacobian
 from feature_lens.features.own_module import OwnModule
-from feature_lens.features.pieces import Piece, over_rows, product, summed
+from feature_lens.features.pieces import Piece, lengths, over_rows, product, summed
 from feature_lens.features.reductions import Reduction
 from feature_lens.features.rules import Dense, contracted
 
@@ -51,7 +51,7 @@ class TileCheck:
         """Take the size of each tensor's gradients from those of a few examples, so that none is lost beside others."""
         squares: dict[str, float] = {}
         for piece in pieces:
-            squares[piece.name] = squares.get(piece.name, 0.0) + float(_lengths(piece).square().mean())
+            squares[piece.name] = squares.get(piece.name, 0.0) + float(lengths(piece).square().mean())
         self._sizes = {name: math.sqrt(square) for name, square in squares.items() if math.isfinite(square)}
         self._directions, self._sides = {}, {}
 
@@ -195,12 +195,12 @@ class TileCheck:
     ) -> dict[str, str]:
         """Tensors whose sum over all rows, each of them brought to the same length, differs from one backward pass. Rows
         that are said to be zero are summed by themselves."""
-        lengths = torch.stack([_lengths(piece) for piece in pieces]).square().sum(dim=0).sqrt()
-        alive = (lengths > 0) & lengths.isfinite()
-        signs = torch.randn(lengths.shape, generator=torch.Generator().manual_seed(4)).to(lengths.dtype)
-        usual = float(lengths[alive].median()) if bool(alive.any()) else 1.0
+        row_lengths = torch.stack([lengths(piece) for piece in pieces]).square().sum(dim=0).sqrt()
+        alive = (row_lengths > 0) & row_lengths.isfinite()
+        signs = torch.randn(row_lengths.shape, generator=torch.Generator().manual_seed(4)).to(row_lengths.dtype)
+        usual = float(row_lengths[alive].median()) if bool(alive.any()) else 1.0
         wrong: dict[str, str] = {}
-        for rows, length in ((alive, lengths), (~alive, torch.full_like(lengths, usual))):
+        for rows, length in ((alive, row_lengths), (~alive, torch.full_like(row_lengths, usual))):
             if bool(rows.any()):
                 weights = torch.where(rows, signs / length, torch.zeros_like(signs))
                 wrong |= self._unequal(pieces, names, weights, self._weighted_gradients(weights, inputs, labels))
@@ -277,18 +277,6 @@ def _sides(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     of_outputs, of_inputs = matrix[:, column] / largest, matrix[row]
     apart = _largest(torch.outer(of_outputs, of_inputs) - matrix)
     return (of_outputs, of_inputs) if apart <= 4 * torch.finfo(matrix.dtype).eps * float(largest.abs()) else None
-
-
-def _lengths(piece: Piece) -> torch.Tensor:
-    """(b, q) lengths of a piece's rows, as if nothing of a sum over positions cancelled."""
-    factor = piece.factor
-    if isinstance(factor, Dense):
-        whole: torch.Tensor = torch.linalg.vector_norm(factor.values, dim=2)
-        return whole
-    lengths: torch.Tensor = torch.linalg.vector_norm(factor.g, dim=3)  # (b, q, t)
-    if factor.a is not None and not factor.is_tokens:
-        lengths = lengths * torch.linalg.vector_norm(factor.a, dim=2)[:, None]
-    return lengths.sum(dim=2)
 
 
 def _absolute(piece: Piece) -> Piece:
