@@ -624,6 +624,16 @@ def test_snapshots_that_training_keeps_go_into_a_run(invoke: Invoke, here: Path)
         assert run.tables["feature_history"].arrays()["feature"].max() == 1
 
 
+def test_what_a_killed_command_left_is_told_of_on_one_line(here: Path, run_file: Path) -> None:
+    (here / ".0123456789abcdef.part").write_bytes(bytes(300_000))
+    done = _subprocess(["report", str(run_file), "--out", "card.html"], here)
+    assert (done.returncode, done.stdout) == (0, "Wrote card.html.\n")
+    assert done.stderr == (
+        "Warning: Processes that were killed left 1 unfinished file(s) of 0.3 MB in '.', such as '.0123456789abcdef.part'; "
+        "nothing uses them, so remove them.\n"
+    )
+
+
 def test_as_a_program_of_its_own(here: Path, run_file: Path) -> None:
     program = Path(sys.executable).with_name("feature-lens")
     done = subprocess.run([program, "info", str(run_file)], cwd=here, capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ they are open, links that lead nowhere. Each is one sentence; nothing is lost, a
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,24 @@ def test_odd_files_are_listed_and_refused_in_one_sentence(odd: Path) -> None:
         assert str(error.value).endswith(".")
         assert "\n" not in str(error.value)
     RunFile(found["again"]).close()
+
+
+def test_a_folder_that_goes_while_it_is_looked_through_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.h5").touch()
+    there = os.path.isdir
+
+    def removed(path: Path) -> bool:
+        found = there(path)
+        if found and path == tmp_path / "a":
+            shutil.rmtree(path)
+        return found
+
+    monkeypatch.setattr(os.path, "isdir", removed)
+    assert list(find_runs([tmp_path])) == ["b"]
 
 
 @pytest.fixture

@@ -39,13 +39,23 @@ def find_runs(paths: Sequence[Path | str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: set[str] = set()
     for path in (Path(p) for p in paths):
-        listed = sorted(path.glob("*.h5")) + sorted(path.glob("*/*.h5")) if os.path.isdir(path) else [path]
-        for file in listed:
+        for file in [*_held(path), *_held(path, below=True)] if os.path.isdir(path) else [path]:
             real = os.path.realpath(file)
             if real not in seen and not os.path.isdir(file):
                 seen.add(real)
                 found[_free_name(file, found)] = file
     return found
+
+
+def _held(folder: Path, below: bool = False) -> list[Path]:
+    """What is called *.h5 in a folder, or in those in it, sorted; nothing where it is gone meanwhile or cannot be read."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    if below:
+        return [file for name in names if os.path.isdir(folder / name) for file in _held(folder / name)]
+    return [folder / name for name in names if name.endswith(".h5")]
 
 
 def _free_name(file: Path, taken: dict[str, Path]) -> str:

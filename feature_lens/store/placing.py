@@ -69,7 +69,7 @@ def tell_of_leftovers(folder: Path) -> None:
         warnings.warn(
             f"Processes that were killed left {len(left)} unfinished file(s) of {size / 1e6:.1f} MB in '{folder}', such as "
             f"'{left[0][0].name}'; nothing uses them, so remove them.",
-            stacklevel=3,
+            stacklevel=1,  # one place, so that it is said once
         )
 
 
