@@ -23,6 +23,7 @@ from feature_lens.processes import UNFINISHED
 if sys.platform != "win32":
     import fcntl
 
+_TOLD: Final[set[Path]] = set()  # folders whose leftovers this process has told of
 _PART: Final = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
@@ -62,14 +63,15 @@ def reason(error: Exception) -> str:
 
 
 def tell_of_leftovers(folder: Path) -> None:
-    """Warn of unfinished files in a folder whose process was killed, which nobody uses any more."""
+    """Warn, once, of unfinished files in a folder whose process was killed, which nobody uses any more."""
     left = _leftovers(folder)
-    if left:
+    if left and folder not in _TOLD:
+        _TOLD.add(folder)
         size = sum(size for _, size in left)
         warnings.warn(
             f"Processes that were killed left {len(left)} unfinished file(s) of {size / 1e6:.1f} MB in '{folder}', such as "
             f"'{left[0][0].name}'; nothing uses them, so remove them.",
-            stacklevel=1,  # one place, so that it is said once
+            stacklevel=3,
         )
 
 
