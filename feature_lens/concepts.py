@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.errors import ExamplesError, in_brief
+from feature_lens.arrays import array_of
+from feature_lens.errors import ExamplesError
 
 # A name is a group of the file and the head of a column of tables.
 _NAME: Final = re.compile(r"(?![. ])[^/\x00-\x1f]{1,80}(?<! )")
@@ -61,13 +62,7 @@ class Concept:
         """
         if isinstance(labels, str):
             raise ExamplesError(f"Labels are a list of words, but the text '{labels}' came; put it into a list.")
-        try:
-            array = np.asarray(values)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ExamplesError(
-                f"The values of the concept '{name}' must form one array, but they do not ({in_brief(error)}); "
-                "give equal shapes."
-            ) from None
+        array = array_of(values, f"values of the concept '{name}'")
         array = array.astype(np.float64) if array.dtype.kind in "iufb" else array
         array = array[:, None] if array.ndim == 1 else array
         d = array.shape[1] if array.ndim == 2 else 0

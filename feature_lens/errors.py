@@ -16,6 +16,9 @@ exits with status 2; nothing that was on disk before is lost.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 
 class FeatureLensError(Exception):
     """Base of all errors raised on purpose."""
@@ -53,7 +56,44 @@ class AppError(FeatureLensError):
     """The browser app cannot be started."""
 
 
+_LONGEST: Final = 300
+# Where torch says little in its first line, the line with the reason begins so.
+_REASON: Final = re.compile(r"(?:[\w.]*(?:Error|Exception|Interrupt|UnpicklingError)|WeightsUnpickler error): \S")
+_NO_MEMORY: Final = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
 def in_brief(error: BaseException) -> str:
-    """The first line of what an error of another library says, or its type where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    """What an error of another library says in one line, or its type where it says nothing.
+
+    The first line; with the next where that only announces it, and instead the line of the error inside where the text
+    holds a trace of another program or is the loader's long explanation.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    first = lines[0]
+    inside = [line for line in lines[1:] if _REASON.match(line)]
+    if inside and (first.startswith("Weights only load failed") or any("Traceback" in line for line in lines)):
+        first = inside[-1]
+    elif first.endswith(":") and len(lines) > 1:
+        first = f"{first} {lines[1]}"
+    return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, each library and device in its own way."""
+    said = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY))
+    )
+
+
+def refuse_out_of_memory(error: BaseException) -> None:
+    """Raise NetworkError where memory ran out in a pass: no fault of the network, whatever else is said of its passes."""
+    if not isinstance(error, FeatureLensError) and is_out_of_memory(error):
+        raise NetworkError(
+            f"Memory ran out in a pass of the network ({type(error).__name__}: {in_brief(error)}); give a smaller tile or "
+            "less memory, or precision float32."
+        ) from error

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from feature_lens.arrays import Array, array_of, finite_rows, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
-from feature_lens.errors import ExamplesError, SettingsError, in_brief
+from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError, in_brief
 from feature_lens.labels import read_targets
 from feature_lens.modality import Column as Column
 from feature_lens.modality import Kind, chosen_modality
@@ -58,7 +58,7 @@ class Examples:
         concepts: Mapping[str, Any] | None = None,
         channels_last: bool | None = None,
     ) -> Examples:
-        """Check and gather arrays (or CPU tensors) into an example set.
+        """Check and gather arrays, tensors or tables of numbers into an example set.
 
         targets: class labels as whole numbers from 0, truth values, words, categories of pandas or one-hot rows; all
         other numbers are real values, (n,) or, flattened, (n, c). split: (n,) of bool, True for training, or of the
@@ -77,6 +77,8 @@ class Examples:
                 "give one row per example."
             )
         n = array.shape[0]
+        if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+            raise ExamplesError(f"Whole numbers must be below 2^63, but {array.max()} came; give them as real numbers.")
         names = _different(_words(class_names, "class names"))
         id_array = np.arange(n) if ids is None else _ids(ids, n)
         if np.issubdtype(array.dtype, np.inexact):
@@ -109,11 +111,13 @@ class Examples:
         """
         try:
             items = [dataset[i] for i in range(len(dataset))]
-        except (TypeError, LookupError, NotImplementedError) as error:
+        except FeatureLensError:
+            raise
+        except Exception as error:  # a data set of the user's own may raise anything; told in one sentence
             raise ExamplesError(
-                f"A data set needs a length and items by index, but {type(dataset).__name__} has not ({in_brief(error)}); "
-                "give a map-style data set or arrays."
-            ) from None
+                f"A data set needs a length and items by index, but {type(dataset).__name__} has not "
+                f"({type(error).__name__}: {in_brief(error)}); give a map-style data set or arrays."
+            ) from error
         if not items:
             raise ExamplesError("A data set needs at least one example, but it is empty; give one that is not.")
         parts = {len(item) if isinstance(item, tuple | list) else 1 for item in items}

@@ -41,6 +41,8 @@ class _Reader:
         self._ids, self._n, self._names = ids, len(ids), class_names
 
     def read(self, targets: Any) -> Targets:
+        if isinstance(targets, np.ma.MaskedArray) and targets.ndim:
+            self._refuse_missing(np.asarray(np.ma.getmaskarray(targets).reshape(len(targets), -1).any(axis=1)))
         pandas = sys.modules.get("pandas")  # whoever hands in what is of pandas has imported it
         columns: tuple[str, ...] = ()
         if pandas is not None and isinstance(targets, pandas.DataFrame):
@@ -108,11 +110,8 @@ class _Reader:
             made[:] = targets
             targets = made
         if not (isinstance(targets, np.ndarray) and targets.dtype == object):
-            try:
-                made = np.asarray(targets)
-            except (ValueError, TypeError, RuntimeError):
-                return array_of(targets, "targets")  # which says why not
-            if made.dtype != object:
+            made = array_of(targets, "targets", objects=True)
+            if made.dtype != object or made.ndim == 0:
                 return array_of(targets, "targets")
             targets = made
         flat = targets.ravel().tolist()

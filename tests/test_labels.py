@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     ),
     "words and numbers": (lambda: ["cat", 1, 2, 3, 4, 5], {}, "of one type, numbers or words, but objects of int and str"),
     "objects": (lambda: [object()] * 6, {}, "objects of object came; convert them first"),
-    "rows of unequal length": (lambda: [[1, 2], [3]] * 3, {}, "targets must form one array, .*; give equal shapes"),
+    "rows of unequal length": (lambda: [[1, 2], [3]] * 3, {}, "targets must form one array, .*; give numbers or text of equal shapes"),
     "words in two columns": (lambda: np.array(WORDS * 2).reshape(6, 2), {}, r"but <U3 of shape \(6, 2\) came"),
     "too many categories": (lambda: pd.Categorical([*WORDS, "cat"]), {}, "one target for each of 6 examples, but 7 came"),
     "too large": (lambda: Y.astype(np.uint64) + np.uint64(2**63), {}, r"below 2\^63, but 9223372036854775810 came"),

@@ -229,14 +229,7 @@ def _diverged() -> nn.Module:
     return module
 
 
-def _cannot_be_copied() -> nn.Module:
-    module = _net()
-    module.lock = threading.Lock()  # type: ignore[assignment]  # not a module, which is the point
-    return module
-
-
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "no module": (lambda: 3, "made from a torch.nn.Module, but int came"),
     "dropout": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.1)), r"Dropout must be off, but '1' .* module.eval"),
     "dropout of channels": (lambda: nn.Sequential(nn.Linear(3, 2), nn.Dropout1d(0.1)), "Dropout must be off, but '1'"),
     "dropout inside": (lambda: nn.GRU(3, 4, num_layers=2, dropout=0.1), "Dropout must be off, but 'GRU' is in training"),
@@ -245,13 +238,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: _Batched(nn.BatchNorm1d(2, track_running_stats=False)).eval(),
         "but 'norm' keeps no running statistics; call module.eval",
     ),
-    "all frozen": (lambda: _net().requires_grad_(False), "at least one trainable parameter, but none has requires_grad"),
+    "all frozen": (lambda: _net().requires_grad_(False), "one trainable parameter, but none with entries has requires_grad"),
     "no parameters": (lambda: nn.Tanh(), "at least one trainable parameter"),
     "nan": (_diverged, "trained parameters must be finite, but '0.weight' holds 1 NaN or infinite values"),
-    "no shape yet": (lambda: nn.LazyLinear(3), "Parameter 'weight' has no shape yet; run the module once"),
-    "no data": (lambda: nn.Linear(3, 2, device="meta"), "Parameter 'weight' holds no data"),
-    "complex": (lambda: nn.Linear(3, 2, dtype=torch.complex64), "'weight' holds torch.complex64, but real numbers"),
-    "no copy": (_cannot_be_copied, "it cannot be copied .*lock.*; take what cannot be copied off the module"),
 }  # fmt: skip
 
 

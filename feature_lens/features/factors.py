@@ -19,7 +19,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 from torch.func import jacrev, vmap
 
-from feature_lens.errors import NetworkError, in_brief
+from feature_lens.errors import NetworkError, in_brief, refuse_out_of_memory
 from feature_lens.features.forms import Form, FormChanged, form_of
 from feature_lens.features.jacobian import Jacobian
 from feature_lens.features.own_module import Along, OwnModule
@@ -136,6 +136,7 @@ class Factors:
         except _Falls as falling:
             self._fallen(falling.reasons)
         except Exception as error:  # noqa: BLE001  # the ladder's whole point; the reason is recorded and logged
+            refuse_out_of_memory(error)
             self._fallen(dict.fromkeys(self._ruled, _told(error)))
         return None
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch.func import jacrev, vmap
 
-from feature_lens.errors import NetworkError, in_brief
+from feature_lens.errors import NetworkError, in_brief, refuse_out_of_memory
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params, copied
@@ -66,6 +66,7 @@ class Jacobian:
         except NetworkError:
             raise
         except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
+            refuse_out_of_memory(error)
             raise NetworkError(
                 f"Gradients of the network could not be taken ({type(error).__name__}: {in_brief(error)}); "
                 "check that autograd can go back through its forward."
@@ -109,10 +110,7 @@ class Jacobian:
             warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
             for x, label in zip(inputs, labels, strict=True):
                 restore_buffers(self._network, module)
-                one = x[None].clone()
-                if one.is_floating_point():
-                    one.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
-                outputs = module(one)
+                outputs = module(as_input(x[None]))
                 outputs = outputs[:, None] if outputs.ndim == 1 else outputs
                 quantities = self._reduction.reduce(outputs[0], label)
                 for quantity in quantities if weights is None else (weights.to(quantities) @ quantities)[None]:
@@ -187,8 +185,30 @@ def place(module: torch.nn.Module, params: Params) -> None:
                 parameter.copy_(params[key])
 
 
+def as_input(inputs: torch.Tensor) -> torch.Tensor:
+    """Inputs of a pass of a module itself, which it may write over."""
+    inputs = inputs.clone()
+    if inputs.is_floating_point():
+        # A reentrant checkpoint passes gradients only if its input needs one; a leaf that does cannot be written over.
+        inputs = inputs.requires_grad_(True).clone()
+    return inputs
+
+
 def restore_buffers(network: Network, module: torch.nn.Module) -> None:
-    """Undo what the last forward wrote into buffers, so that no row depends on those before it."""
+    """Undo what the last forward did to buffers, so that no row depends on those before it."""
+    names, made = dict(network.places), dict[str, torch.Tensor]()
     with torch.no_grad():
-        for key, buffer in module.named_buffers():
-            buffer.copy_(network.constants[key])
+        for path, part in module.named_modules():
+            for key, buffer in list(part._buffers.items()):
+                place = f"{path}.{key}" if path else key
+                if buffer is None:
+                    continue
+                if place not in names:  # the forward made it
+                    del part._buffers[key]
+                    continue
+                wanted = network.constants[names[place]]
+                # One that was computed still hangs on what it was computed from.
+                if buffer.requires_grad or buffer.shape != wanted.shape or wanted.layout != torch.strided:
+                    part._buffers[key] = made.setdefault(names[place], wanted.clone())
+                else:
+                    buffer.copy_(wanted)

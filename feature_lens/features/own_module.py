@@ -13,7 +13,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import functional_call
 
-from feature_lens.features.jacobian import module_at, place, restore_buffers
+from feature_lens.features.jacobian import as_input, module_at, place, restore_buffers
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
 
@@ -89,9 +89,7 @@ class OwnModule:
         """Outputs (b, c) with the graph that leads to the leaves."""
         module = self.module
         restore_buffers(self.network, module)
-        inputs = inputs.clone()
-        if inputs.is_floating_point():
-            inputs.requires_grad_(True)  # a reentrant checkpoint passes gradients only if its input needs one
+        inputs = as_input(inputs)
         with nullcontext() if self.along is None else self.along.over(len(inputs)):
             outputs: torch.Tensor = module(inputs)
         outputs = outputs[:, None] if outputs.ndim == 1 else outputs

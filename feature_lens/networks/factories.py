@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from feature_lens.arrays import is_sparse
 from feature_lens.errors import ExamplesError, FeatureLensError, NetworkError, SettingsError, in_brief
 from feature_lens.examples import Examples
 
@@ -84,6 +85,6 @@ def make_examples(spec: str) -> Examples:
         if len(made) != 2:
             raise ExamplesError(f"The factory '{spec}' must return (inputs, targets), but {len(made)} parts came.")
         return Examples.from_arrays(*made)
-    if hasattr(made, "__array__"):
+    if hasattr(made, "__array__") or is_sparse(made):
         return Examples.from_arrays(made)
     return Examples.from_dataset(made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,14 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
+from feature_lens.arrays import native
 from feature_lens.cards import NetworkCard, ParameterTable
-from feature_lens.errors import ExamplesError, NetworkError, SettingsError, in_brief
+from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.networks.bounded import has_bounded, leave_weights_alone
 from feature_lens.networks.devices import converted, places_of, usable_device
+from feature_lens.networks.intake import copied as copied
+from feature_lens.networks.intake import inner, private_copy
 from feature_lens.networks.learning_rates import rates_of
 from feature_lens.networks.passes import ONE_PASS
 from feature_lens.networks.scrutiny import Scrutiny, Seen
@@ -73,21 +75,22 @@ class Network:
         """
         dtype = _dtype(precision)
         place = usable_device(device, dtype)
-        own = _checked_copy(module)
+        own = private_copy(module)
         _refuse_training_behaviour(own)
         leave_weights_alone(own)
         # Converted first, so that a state of more digits than the module keeps them.
         own = converted(own, dtype, place)
         if trained is not None:
             load_trained(own, trained)
-        parameters = {key: value for key, value in own.named_parameters() if value.requires_grad}
+        # A parameter without entries, kept to know a device by, is a constant: theta has no part of it.
+        parameters = {key: value for key, value in own.named_parameters() if value.requires_grad and value.numel()}
         if not parameters:
             raise NetworkError(
-                "A network needs at least one trainable parameter, but none has requires_grad; "
+                "A network needs at least one trainable parameter, but none with entries has requires_grad; "
                 "call requires_grad_(True) on those to be looked at."
             )
         params = {key: value.detach().clone() for key, value in parameters.items()}
-        frozen = {key: value.detach().clone() for key, value in own.named_parameters() if not value.requires_grad}
+        frozen = {key: value.detach().clone() for key, value in own.named_parameters() if key not in params}
         constants = frozen | {key: value.detach().clone() for key, value in own.named_buffers()}
         refuse_non_finite(params, "trained")
         refuse_non_finite(constants, "trained", masks=True)
@@ -95,7 +98,7 @@ class Network:
         for parameter in own.parameters():
             parameter.requires_grad_(False)
         return cls(
-            name=name or type(module).__name__,
+            name=name or type(inner(module)).__name__,
             module=own,
             trained=params,
             initial=start,
@@ -153,10 +156,16 @@ class Network:
 
     def tensor(self, inputs: Any) -> torch.Tensor:
         """Inputs as a tensor on the network's device: real numbers in its precision, integers as they are."""
-        array = np.asarray(inputs)
-        tensor = torch.as_tensor(np.ascontiguousarray(array))
-        real = tensor.is_floating_point() or tensor.dtype == torch.bool
-        return tensor.to(self.device, self.dtype if real else torch.int64)
+        tensor = torch.tensor(native(np.asarray(inputs)))  # a copy, which a forward may write over
+        if not tensor.is_floating_point() and tensor.dtype != torch.bool:
+            return tensor.to(self.device, torch.int64)
+        made = tensor.to(self.device, self.dtype)
+        if tensor.dtype == torch.float64 != self.dtype and bool((made.isinf() > tensor.isinf()).any()):
+            raise NetworkError(
+                f"Inputs must be within the range of {_word(self.dtype)}, but {float(tensor.abs().max()):.3g} came; "
+                "scale them, or give precision float64."
+            )
+        return made
 
     def __call__(self, params: Params, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs (b, c) of inputs (b, ...) at the given parameters; a net of one output may give (b,)."""
@@ -168,7 +177,7 @@ class Network:
         values = {key: value.clone() for key, value in (params | self.constants).items()}
         placed = {place: values[name] for place, name in self.places}
         with ONE_PASS:
-            outputs = functional_call(self.module, placed, (inputs,), tie_weights=False)
+            outputs = functional_call(self.module, placed, (inputs.clone(),), tie_weights=False)
         if not isinstance(outputs, torch.Tensor):
             raise NetworkError(
                 f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "
@@ -279,40 +288,6 @@ def flat(params: Params) -> np.ndarray[Any, np.dtype[Any]]:
     return torch.cat([value.reshape(-1) for value in params.values()]).cpu().numpy()
 
 
-def copied(module: torch.nn.Module) -> torch.nn.Module:
-    """A deep copy that also works where a hook (weight_norm) left a computed tensor on a module."""
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(module, memo)
-
-
-def _checked_copy(module: torch.nn.Module) -> torch.nn.Module:
-    if not isinstance(module, torch.nn.Module):
-        raise NetworkError(
-            f"A network is made from a torch.nn.Module, but {type(module).__name__} came; give a module."
-        )
-    for name, parameter in module.named_parameters():
-        if isinstance(parameter, torch.nn.parameter.UninitializedParameter):
-            raise NetworkError(f"Parameter '{name}' has no shape yet; run the module once on an example first.")
-        if not parameter.is_floating_point():
-            raise NetworkError(f"Parameter '{name}' holds {parameter.dtype}, but real numbers are needed; convert it.")
-        if parameter.is_meta:
-            raise NetworkError(f"Parameter '{name}' holds no data (it is on 'meta'); load the module's weights first.")
-    try:
-        own = copied(module)
-    except Exception as error:  # a module may hold anything; told in one sentence
-        raise NetworkError(
-            f"A private copy of the module is needed, but it cannot be copied ({in_brief(error)}); "
-            "take what cannot be copied off the module."
-        ) from error
-    for parameter in own.parameters():
-        parameter.grad = None
-    return own
-
-
 def _refuse_training_behaviour(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
         shown = name or type(part).__name__
@@ -346,5 +321,6 @@ def _digest(module: torch.nn.Module, trained: Params, initial: Params | None, co
     sha = hashlib.sha256(str(module).encode())
     for state in (trained, initial or {}, constants):
         for key, value in state.items():
-            sha.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().cpu().numpy().tobytes())
+            whole = value if value.layout == torch.strided else value.to_dense()
+            sha.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + whole.contiguous().cpu().numpy().tobytes())
     return sha.hexdigest()

@@ -10,13 +10,16 @@ from typing import Final
 
 import torch
 
+from feature_lens.errors import refuse_out_of_memory
+
 
 class _Passes:
     """A lock that its own thread may take again. While it is held torch's fast paths for attention are off.
 
     A transformer layer takes them only where no gradients are wanted, and gives other numbers there (zeros at padded
     positions): outputs and neurons would be those of one function, features those of another. The switch is one for
-    all threads, so passes that the holder starts in other threads run without them too.
+    all threads, so passes that the holder starts in other threads run without them too. Memory that ran out is told as
+    such, before anyone takes it for a fault of the network.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,8 @@ class _Passes:
         if self._depth == 0:
             torch.backends.mha.set_fastpath_enabled(self._before)
         self._lock.release()
+        if error is not None:
+            refuse_out_of_memory(error)
 
 
 # A pass swaps parameters into a module, and what surrounds it sets hooks, warning filters, thread counts and fast paths,

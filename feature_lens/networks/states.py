@@ -42,8 +42,10 @@ def refuse_non_finite(tensors: Params, what: str, *, masks: bool = False) -> Non
     """Raise NetworkError where a tensor holds NaN or infinity; with `masks` infinity is allowed: a buffer of -inf
     says which positions attention must not see."""
     for key, value in tensors.items():
+        if value.layout != torch.strided:
+            value = (value.coalesce() if value.layout == torch.sparse_coo else value).values()
         fine = ~torch.isnan(value) if masks else torch.isfinite(value)
-        if value.is_floating_point() and not bool(fine.all()):
+        if not bool(fine.all()):
             bad = int((~fine).sum())
             raise NetworkError(
                 f"The {what} parameters must be finite, but '{key}' holds {bad} NaN or infinite values; "
