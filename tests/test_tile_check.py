@@ -252,13 +252,13 @@ class _OneWrongRow:
     """A rule that gives one small row of one later tile to nobody."""
 
     def __init__(self, threshold: float) -> None:
-        self.threshold, self.known, self.met = threshold, dict(RULES.items())["AddmmBackward0"], 0
+        self.threshold, self.known, self.met = threshold, dict(RULES.items())["AddmmBackward0"], set[int]()
 
     def __call__(self, use: Use, g: torch.Tensor) -> list[object]:
         made = self.known(use, g)
         if use.slot == 2 and use.shape[0] == 4:
             small = use.node._saved_mat1[:, 0] < self.threshold
-            self.met += int(small.sum())
+            self.met.update(torch.nonzero(small).flatten().tolist())
             made = [replace(one, g=one.g * ~small[:, None, None, None]) for one in made if isinstance(one, Outer)]
         return list(made)
 
@@ -285,7 +285,7 @@ def test_a_single_wrong_small_row_is_seen(forward_mode: bool, monkeypatch: pytes
     _right(design.gram(), jacobian.reshape(-1, 20) @ jacobian.reshape(-1, 20).T)
     found = np.concatenate([block for _, block in design.blocks()]).reshape(jacobian.shape)
     np.testing.assert_allclose(found[13], jacobian[13], rtol=1e-9)
-    assert wrong.met > 0
+    assert wrong.met
     assert any("'0.weight'" in remark and "differs from autograd" in remark for remark in design.remarks)
 
 

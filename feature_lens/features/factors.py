@@ -53,7 +53,7 @@ class _Shared:
     fallen: dict[str, str] = field(default_factory=dict)
     known: Probe = field(default_factory=Probe)
     entries: dict[str, list[torch.Tensor | None]] = field(default_factory=dict)
-    form: Form | None = None
+    forms: dict[int, Form] = field(default_factory=dict)
     changes: int = 0
     told: list[str] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ class Factors:
         self._tell()
         pieces = [piece for piece in found if piece.name not in shared.fallen] + self._by_ladder(inputs, labels)
         self._check.learn_sizes(pieces)
-        shared.form = form_of(pieces)
+        shared.forms[self.version] = form_of(pieces)
         return self._verified(pieces, inputs, labels)
 
     def _tried(self, work: Callable[[], T]) -> T | None:
@@ -156,13 +156,12 @@ class Factors:
         if version != self.version or (self._own.is_twin and self._shared.fallen):
             raise FormChanged  # another twin has met another form; the ladder is not for threads
         pieces += self._by_ladder(inputs, labels)
-        self._require_form(pieces)
+        self._require_form(pieces, version)
         return self._verified(pieces, inputs, labels) if verify else pieces
 
     def fall(self, names: tuple[str, ...], reason: str) -> None:
         """Take no layer rules for some tensors from now on."""
         self._fallen(dict.fromkeys(names, reason))
-        self._shared.form = None
         self._shared.changes += 1
         self._tell()
 
@@ -175,11 +174,9 @@ class Factors:
         for name, reason in reasons.items():
             self._shared.fallen.setdefault(name, reason)
 
-    def _require_form(self, pieces: list[Piece]) -> None:
+    def _require_form(self, pieces: list[Piece], version: int) -> None:
         found = form_of(pieces)
-        if self._shared.form is None:
-            self._shared.form = found
-        elif found != self._shared.form:
+        if found != self._shared.forms.setdefault(version, found):
             self._lose(dict.fromkeys(self._ruled or self._chosen, _OTHERWISE))
 
     def _verified(self, pieces: list[Piece], inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
@@ -205,7 +202,7 @@ class Factors:
     def twin(self) -> Factors | None:
         """Another that gives the same, prepared as far as this one, for passes in a thread of its own; whoever runs
         them holds warnings back. None where passes change what threads share."""
-        if self._shared.form is None or self._shared.fallen or not self._own.fused_recurrence:
+        if self.version not in self._shared.forms or self._shared.fallen or not self._own.fused_recurrence:
             return None
         if self._own.along is not None:
             return None
