@@ -7,8 +7,8 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from feature_lens.features.pieces import Piece, lengths, over_rows, product
 from feature_lens.features.plan import Plan
 from feature_lens.features.products import Products
 from feature_lens.features.reductions import Reduction
+from feature_lens.features.rules import Dense
 
 Array = npt.NDArray[Any]
 # Rows of the kernel that is tried.
@@ -56,9 +57,12 @@ class Few:
 
 def grouped_differ(few: Sequence[Piece], plan: Plan, parameters: ParameterTable, reduction: Reduction) -> bool:
     """Whether grouped products of a few examples differ from sums over their pieces, which is not known where products
-    are beyond the precision. Cost: a kernel of 256 rows."""
+    are beyond the precision. Rows of several outputs are tried apart, and joined in the kernel alone.
+
+    Cost: kernels of 256 rows, or of one example where that has more, and a few numbers for each parameter.
+    """
     q = plan.rows
-    factor = few[0].factor.values if hasattr(few[0].factor, "values") else few[0].factor.g
+    factor = few[0].factor.values if isinstance(few[0].factor, Dense) else few[0].factor.g
     m = max(1, min(len(factor), _ROWS // q))
     pieces = [piece.take(slice(0, m)) for piece in few]
     dtype = np.dtype(str(factor.dtype).removeprefix("torch."))
@@ -68,60 +72,54 @@ def grouped_differ(few: Sequence[Piece], plan: Plan, parameters: ParameterTable,
     rates = dict(zip(parameters.names, parameters.learning_rates, strict=True))
     held = Gathered.room(plan, pieces, m, rates, dtype)
     held.put(plan, pieces, 0, m)
-    products = Products(held, dict(parameters.slices), parameters.total, plan.joined, 1)
-    blocks = q if plan.joined else 1
+    products = Products(held, dict(parameters.slices), parameters.total, False, 1)
     rng = np.random.default_rng(0)
-    v = rng.standard_normal((blocks * parameters.total, 1)).astype(dtype)
-    u = rng.standard_normal((m * (1 if plan.joined else q), 1)).astype(dtype)
-    wanted = _rows_times(pieces, v[:, 0], parameters, rates, m, q, plan.joined)
-    transposed = _times_rows(pieces, u[:, 0], parameters, rates, m, q, plan.joined)
-    both = _rows_times(pieces, transposed, parameters, rates, m, q, plan.joined)
-    work = KernelWork(Few(range(m), reduction, parameters, held, plan, dtype), None, KernelRequest(), 1)
-    kernel = np.empty(work.shape, dtype)
+    v, u = (rng.standard_normal((size, 1)).astype(dtype) for size in (parameters.total, m * q))
+    back = _times_rows(pieces, u, parameters, rates)
+    both = _rows_times(pieces, back, parameters, rates)
+    apart = replace(plan, joined=False), replace(reduction, joined=False)
+    kernel = _kernel(Few(range(m), apart[1], parameters, held, apart[0], dtype))
+    right = [
+        (products.matmul(v), _rows_times(pieces, v, parameters, rates)),
+        (products.rmatmul(u), back),
+        (products.matmul(products.rmatmul(u)), both),
+        (kernel @ u, both),
+    ]
+    if plan.joined:
+        joined = _kernel(Few(range(m), reduction, parameters, held, plan, dtype))
+        right.append((joined, np.einsum("iqjq->ij", kernel.reshape(m, q, m, q))))
+    return not all(_agree(found, wanted, AGREEMENT[factor.dtype]) for found, wanted in right)
+
+
+def _kernel(few: Few) -> Array:
+    work = KernelWork(few, None, KernelRequest(), 1)
+    kernel = np.empty(work.shape, few.dtype)
     work.run({"": kernel})
-    tolerance = AGREEMENT[factor.dtype]
-    return not (
-        _agree(products.matmul(v)[:, 0], wanted, tolerance)
-        and _agree(products.rmatmul(u)[:, 0], transposed, tolerance)
-        and _agree(products.matmul(products.rmatmul(u))[:, 0], both, tolerance)
-        and _agree((kernel @ u)[:, 0], both, tolerance)
-    )
+    return kernel
 
 
-def _rows_times(
-    pieces: Sequence[Piece], v: Array, parameters: ParameterTable, rates: dict[str, float], m: int, q: int, joined: bool
-) -> Array:
-    """Phi v, (rows,), piece by piece."""
-    slices, total = dict(parameters.slices), np.zeros((m, q))
-    blocks = v.reshape(-1, parameters.total)
-    for piece in pieces:
-        for block, part in enumerate(blocks):
-            share = product(piece, torch.from_numpy(np.ascontiguousarray(part[slices[piece.name]])))
-            own = share.numpy().astype(np.float64) * np.sqrt(rates[piece.name])
-            if joined:
-                total[:, block] += own[:, block]
-            else:
-                total += own
-    return total.sum(axis=1) if joined else total.ravel()
-
-
-def _times_rows(
-    pieces: Sequence[Piece], u: Array, parameters: ParameterTable, rates: dict[str, float], m: int, q: int, joined: bool
-) -> Array:
-    """Phi^T u, (columns,), piece by piece."""
+def _rows_times(pieces: Sequence[Piece], v: Array, parameters: ParameterTable, rates: Mapping[str, float]) -> Array:
+    """Phi v, (rows, 1), piece by piece, of rows that are apart."""
     slices = dict(parameters.slices)
-    total = np.zeros((q if joined else 1, parameters.total), dtype=u.dtype)
-    for block in range(len(total)):
-        weights = np.zeros((m, q), dtype=u.dtype)
-        if joined:
-            weights[:, block] = u
-        else:
-            weights = u.reshape(m, q)
-        for piece in pieces:
-            at = slices[piece.name]
-            made = over_rows([piece], torch.from_numpy(weights), at.stop - at.start).numpy()
-            total[block, at] += made * np.sqrt(rates[piece.name]).astype(u.dtype)
-    return total.ravel()
+    shares = [
+        product(piece, torch.from_numpy(np.ascontiguousarray(v[slices[piece.name], 0]))).numpy()
+        * np.sqrt(rates[piece.name]).astype(v.dtype)
+        for piece in pieces
+    ]
+    total: Array = np.sum(shares, axis=0).reshape(-1, 1)
+    return total
+
+
+def _times_rows(pieces: Sequence[Piece], u: Array, parameters: ParameterTable, rates: Mapping[str, float]) -> Array:
+    """Phi^T u, (columns, 1), piece by piece, of rows that are apart."""
+    total = np.zeros((parameters.total, 1), dtype=u.dtype)
+    slices = dict(parameters.slices)
+    for piece in pieces:
+        weights = torch.from_numpy(u.reshape(piece.n_examples, -1))
+        at = slices[piece.name]
+        made = over_rows([piece], weights, at.stop - at.start).numpy()
+        total[at, 0] += made * np.sqrt(rates[piece.name]).astype(u.dtype)
+    return total
 
 
 def _agree(found: Array, wanted: Array, tolerance: float) -> bool:

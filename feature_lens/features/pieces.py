@@ -26,6 +26,11 @@ class Piece:
         return factor.values.shape[2] if isinstance(factor, Dense) else factor.g.shape[3] * factor.n_in
 
     @property
+    def n_examples(self) -> int:
+        """b."""
+        return len(self.factor.values if isinstance(self.factor, Dense) else self.factor.g)
+
+    @property
     def numbers(self) -> int:
         """Numbers that the factor takes per example."""
         factor = self.factor
