@@ -112,7 +112,9 @@ def extract(
     network: Annotated[str, typer.Option(help="Factory of the module: 'pkg.mod:make' or 'file.py:make'.")],
     data: Annotated[str, typer.Option(help="Factory of the data: Examples, (inputs, targets) or a torch Dataset.")],
     out: Annotated[Path, typer.Option(help="Run file to write.")],
-    trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
+    trained: Annotated[
+        Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .ckpt, .bin, .safetensors).")
+    ] = None,
     initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
     snapshot: Annotated[
         list[str] | None,
@@ -237,7 +239,9 @@ def kernel(
     network: Annotated[str, typer.Option(help="Factory of the module: 'pkg.mod:make' or 'file.py:make'.")],
     data: Annotated[str, typer.Option(help="Factory of the data: Examples, (inputs, targets) or a torch Dataset.")],
     out: Annotated[Path, typer.Option(help="HDF5 file to write.")] = Path("kernel.h5"),
-    trained: Annotated[Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .safetensors).")] = None,
+    trained: Annotated[
+        Path | None, typer.Option(help="Checkpoint after training (.pt, .pth, .ckpt, .bin, .safetensors).")
+    ] = None,
     initial: Annotated[Path | None, typer.Option(help="Checkpoint before training.")] = None,
     at: Annotated[
         str, typer.Option(help="Feature kind: effective, initial, sharp, first_order or path.")

@@ -271,7 +271,7 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "no checkpoint": (["--trained", "none.pt"], "'none.pt' is not a checkpoint"),
     "a missing checkpoint": (["--trained", "missing.pt"], "There is no checkpoint 'missing.pt'"),
     "a checkpoint that runs code": (["--trained", "code.pt"], "would run code when loaded"),
-    "a run as checkpoint": (["--trained", "there.h5"], "A checkpoint ends in .pt, .pth or .safetensors"),
+    "a run as checkpoint": (["--trained", "there.h5"], "A checkpoint ends in .pt, .pth, .ckpt, .bin or .safetensors"),
     "dropout": (["--network", "net.py:dropping"], "Dropout must be off"),
     "batch norm": (["--network", "net.py:norming"], "Batch statistics must not be in use"),
     "nothing to train": (["--network", "net.py:frozen"], "at least one trainable parameter"),

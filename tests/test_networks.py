@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import pickle
 import threading
-import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +13,13 @@ import pytest
 import torch
 from networks import Cnn, Decoder, OldWeightNorm, PaddedEncoder, mlp, new_weight_norm
 from oracles import dense_jacobian
-from safetensors.torch import save_file, save_model
 from torch import nn
 
-from feature_lens.errors import CheckpointError, ExamplesError, FeatureLensError, NetworkError, SettingsError
+from feature_lens.errors import ExamplesError, FeatureLensError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import NeuronActivations, hidden_layers
-from feature_lens.networks import Network, load_checkpoint
+from feature_lens.networks import Network
 from feature_lens.networks.factories import call_factory, make_examples, make_module
 from feature_lens.networks.passes import ONE_PASS, one_pass
 
@@ -452,236 +447,6 @@ def test_digests_tell_networks_apart() -> None:
     assert len({network.digest for network in made}) == len(made)
     assert Network.from_module(copy.deepcopy(base), name="another").digest == made[0].digest
     assert Network.from_module(_Averaging()).digest != Network.from_module(_Averaging()).digest
-
-
-# States
-
-
-def test_states_are_taken_over() -> None:
-    module, other = _net(), _net()
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.add_(1)
-    network = Network.from_module(module, trained=other.state_dict(), initial=module.state_dict())
-    assert network.initial is not None
-    for key, value in other.state_dict().items():
-        assert torch.equal(network.trained[key], value.double())
-        assert torch.equal(network.initial[key], module.state_dict()[key].double())
-
-
-BAD_STATES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
-    "missing": (
-        lambda s: {k: v for k, v in s.items() if k != "2.bias"},
-        r"'2.bias' is missing \(1 missing, 0 unknown\)",
-    ),
-    "unknown": (
-        lambda s: s | {"4.bias": torch.ones(2)},
-        "'4.bias' is not a part of the network .*0 missing, 1 unknown",
-    ),
-    "of another net": (
-        lambda s: {f"x.{k}": v for k, v in s.items()},
-        "'0.weight' is missing and 'x.0.weight' is not a",
-    ),
-    "empty": (lambda s: {}, "4 missing, 0 unknown"),
-    "of another width": (
-        lambda s: s | {"0.weight": torch.ones(5, 3)},
-        r"must have the shape \(4, 3\), but \(5, 3\) came",
-    ),
-    "of one axis": (lambda s: s | {"0.weight": torch.ones(12)}, r"must have the shape \(4, 3\), but \(12,\) came"),
-    "no tensors": (lambda s: s | {"0.bias": s["0.bias"].numpy()}, "hold tensors by name, but '0.bias' holds ndarray"),
-    "nothing": (lambda s: s | {"0.bias": None}, "hold tensors by name, but '0.bias' holds NoneType"),
-    "a list": (lambda s: list(s.values()), "a state dict or the path of a checkpoint, but list came"),
-    "a module": (lambda s: _net(), "a state dict or the path of a checkpoint, but Sequential came"),
-}
-
-
-@pytest.mark.parametrize("which", ["trained", "initial"])
-@pytest.mark.parametrize("case", BAD_STATES)
-def test_states_that_do_not_fit_are_refused(case: str, which: str) -> None:
-    change, sentence = BAD_STATES[case]
-    with pytest.raises(CheckpointError, match=sentence) as error:
-        Network.from_module(_net(), **{which: change(dict(_net().state_dict()))})
-    assert which in _said(error)
-
-
-@pytest.mark.parametrize("which", ["trained", "initial"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_states_that_are_not_finite_are_refused(which: str, value: float) -> None:
-    state = {key: tensor.clone() for key, tensor in _net().state_dict().items()}
-    state["2.weight"][0, :2] = value
-    with pytest.raises(
-        NetworkError, match=f"The {which} parameters must be finite, but '2.weight' holds 2 NaN"
-    ) as error:
-        Network.from_module(_net(), **{which: state})
-    _said(error)
-
-
-def test_an_initial_state_may_leave_out_what_is_not_trained() -> None:
-    module = _Everything().eval()
-    theta = {key: value for key, value in module.named_parameters() if value.requires_grad}
-    initial = Network.from_module(module, initial=theta).initial
-    assert initial is not None
-    assert list(initial) == list(theta)
-    whole = Network.from_module(module, initial=module.state_dict()).initial
-    assert whole is not None
-    assert list(whole) == list(theta)
-
-
-# Checkpoint files
-
-
-class _Tied(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
-        self.b.weight = self.a.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.b(self.a(x))
-
-
-class _Wrapped(nn.Module):
-    """Its one part is called 'module', as in data-parallel training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.module = _net()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.module(x)
-
-
-def _states_agree(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> bool:
-    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
-def test_checkpoints_of_each_kind_are_read(suffix: str, tmp_path: Path) -> None:
-    state, path = _net().state_dict(), tmp_path / f"net{suffix}"
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    assert _states_agree(load_checkpoint(path), state)
-    assert _states_agree(load_checkpoint(str(path)), state)
-    network = Network.from_module(_net(), trained=path, initial=str(path))
-    assert _states_agree(network.trained, {key: value.double() for key, value in state.items()})
-
-
-@pytest.mark.parametrize("wrap", ["state_dict", "model_state_dict", "model"])
-def test_wrapped_states_and_data_parallel_names(wrap: str, tmp_path: Path) -> None:
-    state, path = _net().state_dict(), tmp_path / "net.pt"
-    parallel = {f"module.{key}": value for key, value in state.items()}
-    for saved in ({wrap: state, "epoch": 3, "optimiser": {"lr": 0.1}}, {wrap: parallel}, parallel):
-        torch.save(saved, path)
-        assert _states_agree(load_checkpoint(path), state)
-    old = tmp_path / "old.pt"
-    torch.save(state, old, _use_new_zipfile_serialization=False)
-    assert _states_agree(load_checkpoint(old), state)
-
-
-def test_names_that_a_file_leaves_out_or_renames_are_put_right(tmp_path: Path) -> None:
-    tied = _Tied()
-    save_model(tied, tmp_path / "tied.safetensors")
-    network = Network.from_module(_Tied(), trained=tmp_path / "tied.safetensors", initial=tmp_path / "tied.safetensors")
-    assert torch.equal(network.trained["a.weight"], tied.a.weight.detach().double())
-    wrapped = _Wrapped()
-    torch.save(wrapped.state_dict(), tmp_path / "wrapped.pt")
-    network = Network.from_module(_Wrapped(), trained=tmp_path / "wrapped.pt")
-    assert torch.equal(network.trained["module.2.bias"], wrapped.module[2].bias.detach().double())
-
-
-class _Trap:
-    """Runs code when it is loaded as a pickle."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("how", ["torch", "torch, old", "protocol 2", "protocol 4"])
-def test_a_pickle_that_would_run_code_is_refused_before_it_does(how: str, tmp_path: Path) -> None:
-    path, sprung = tmp_path / "net.pt", tmp_path / "sprung"
-    trap = {"weight": _Trap(sprung)}
-    if how.startswith("torch"):
-        torch.save(trap, path, _use_new_zipfile_serialization=how == "torch")
-    else:
-        path.write_bytes(pickle.dumps(trap, protocol=int(how[-1])))
-    with pytest.raises(CheckpointError, match="holds more than tensors and would run code when loaded") as error:
-        load_checkpoint(path)
-    _said(error)
-    assert not sprung.exists()
-    pickle.loads(pickle.dumps(trap))
-    assert sprung.is_dir()  # the trap works, so it was really not sprung
-
-
-def _bad_files(folder: Path) -> dict[str, str]:
-    """Files that are no checkpoints, with a part of the sentence on each."""
-    state = _net().state_dict()
-    torch.save(state, folder / "whole.pt")
-    save_file(state, folder / "whole.safetensors")
-    whole, tensors = (folder / "whole.pt").read_bytes(), (folder / "whole.safetensors").read_bytes()
-    for share in (0.01, 0.3, 0.6, 0.95):
-        (folder / f"truncated {share}.pt").write_bytes(whole[: int(len(whole) * share)])
-        (folder / f"truncated {share}.safetensors").write_bytes(tensors[: int(len(tensors) * share)])
-    for kind in ("pt", "pth", "safetensors"):
-        (folder / f"empty.{kind}").touch()
-        (folder / f"text.{kind}").write_text("hello, this is not a checkpoint\n")
-        (folder / f"code.{kind}").write_text("import torch\n")
-        (folder / f"bytes.{kind}").write_bytes(bytes(range(256)) * 8)
-    with zipfile.ZipFile(folder / "archive.pt", "w") as archive:
-        archive.writestr("notes.txt", "nothing here")
-    torch.jit.script(_net()).save(folder / "program.pt")
-    torch.save(_net(), folder / "module.pt")
-    torch.save({"epoch": 3, "weight": torch.ones(2)}, folder / "mixed.pt")
-    for name, content in (("list", [torch.ones(2)]), ("tensor", torch.ones(2)), ("nothing", {}), ("number", 3)):
-        torch.save(content, folder / f"{name}.pt")
-    save_file({}, folder / "nothing.safetensors")
-    (folder / "net.ckpt").write_bytes(whole)
-    (folder / "folder.pt").mkdir()
-    unnamed = "not a checkpoint|not a safetensors file"
-    return {
-        path.name: unnamed for path in folder.iterdir() if path.stem.split()[0] not in ("whole", "net", "folder")
-    } | {
-        "program.pt": "is a TorchScript program, not a checkpoint",
-        "module.pt": "holds more than tensors",
-        "mixed.pt": "must hold tensors by name, but it holds dict",
-        "list.pt": "must hold tensors by name, but it holds list",
-        "tensor.pt": "must hold tensors by name, but it holds Tensor",
-        "nothing.pt": "must hold tensors by name, but it holds dict",
-        "number.pt": "must hold tensors by name, but it holds int",
-        "nothing.safetensors": "must hold tensors by name",
-        "net.ckpt": "ends in .pt, .pth or .safetensors, but 'net.ckpt' came",
-        "folder.pt": "There is no checkpoint",
-        "missing.pt": "There is no checkpoint",
-    }
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
-    cases = _bad_files(tmp_path)
-    assert len(cases) > 30
-    for name, sentence in cases.items():
-        with pytest.raises(CheckpointError, match=sentence) as error:
-            load_checkpoint(tmp_path / name)
-        assert name in _said(error)
-
-
-def test_damaged_bytes_never_raise_anything_else(tmp_path: Path) -> None:
-    path = tmp_path / "net.pt"
-    rng = np.random.default_rng(0)
-    torch.save(_net().state_dict(), path)
-    whole = path.read_bytes()
-    refused = 0
-    for round_ in range(300):
-        damaged = bytearray(whole if round_ % 2 else b"\x80\x02" + rng.bytes(40))
-        for at in rng.integers(0, len(damaged), 4):
-            damaged[at] = rng.integers(256)
-        path.write_bytes(damaged)
-        with suppress(CheckpointError):
-            load_checkpoint(path)
-            continue
-        refused += 1
-    assert refused > 150
 
 
 # Factories

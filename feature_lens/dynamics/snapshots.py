@@ -10,6 +10,7 @@ import torch
 
 from feature_lens.errors import SettingsError
 from feature_lens.networks import Network
+from feature_lens.networks.checkpoints import SUFFIXES
 from feature_lens.networks.states import Params, State
 
 
@@ -75,7 +76,7 @@ def parsed_snapshots(entries: Sequence[str]) -> dict[int, State]:
 
 def _numbered(folder: Path) -> Iterator[tuple[int, Path]]:
     """Checkpoints of a folder whose names end in a number."""
-    files = [file for file in sorted(folder.iterdir()) if file.suffix in (".pt", ".pth", ".safetensors")]
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES]
     numbers = [(number, file) for file in files if (number := re.search(r"[0-9]+$", file.stem)) is not None]
     if not numbers:
         raise SettingsError(

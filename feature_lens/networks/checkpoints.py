@@ -2,65 +2,108 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from feature_lens.errors import CheckpointError, in_brief
 
+# Each is read by what is in it: some write safetensors or a pickle under any of these.
+SUFFIXES: Final = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 # Under these keys training loops commonly keep the state dict beside optimiser state and step counts.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Put before every name by torch.compile and by data-parallel training.
 _PREFIXES = ("_orig_mod.", "module.")
 _CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE"}
+_ZIP = b"PK\x03\x04"
+EXTRA: Final = "_extra_state"  # the end of the name of what a module keeps beside its tensors, which may be anything
 
 
 def load_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
-    """The state dict in a .pt, .pth or .safetensors file, on the CPU.
+    """The tensors by name in a .pt, .pth, .ckpt, .bin or .safetensors file, on the CPU.
 
-    A state dict inside a dictionary ('state_dict', 'model_state_dict', 'model') is found, and the prefixes 'module.'
-    and '_orig_mod.' of data-parallel training and torch.compile are taken off. Raises CheckpointError, in one sentence, for anything else; a pickle
-    that would run code is refused before any of it runs.
+    A state dict inside a dictionary ('state_dict', 'model_state_dict', 'model', or the only one there) is found, and the
+    prefixes 'module.' and '_orig_mod.' of data-parallel training and torch.compile are taken off. Raises
+    CheckpointError, in one sentence, for anything else, and where the file's own checksums do not fit; a pickle that
+    would run code is refused before any of it runs.
     """
+    named = {key: value for key, value in read_state(path).items() if isinstance(value, torch.Tensor)}
+    while len(firsts := {key.partition(".")[0] + "." for key in named}) == 1 and firsts <= set(_PREFIXES):
+        named = {key.partition(".")[2]: value for key, value in named.items()}
+    return named
+
+
+def read_state(path: Path | str) -> dict[str, Any]:
+    """The same with the names as they are in the file, and with the extra states of modules."""
     source = Path(path)
+    listed = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
     if not source.is_file():
-        raise CheckpointError(f"There is no checkpoint '{source}'; give the path of a .pt, .pth or .safetensors file.")
-    if source.suffix == ".safetensors":
-        return _tensors(_read_safetensors(source), source)
-    if source.suffix in (".pt", ".pth"):
-        return _tensors(_read_pickle(source), source)
-    raise CheckpointError(
-        f"A checkpoint ends in .pt, .pth or .safetensors, but '{source.name}' came; convert it first."
-    )
+        raise CheckpointError(f"There is no checkpoint '{source}'; give the path of a {listed} file.")
+    if source.suffix not in SUFFIXES:
+        raise CheckpointError(f"A checkpoint ends in {listed}, but '{source.name}' came; convert it first.")
+    try:
+        # Read once: what is checked is what is taken, whatever happens to the file.
+        content = source.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"'{source}' cannot be read ({error.strerror}); mend that, or give another file."
+        ) from error
+    if content.startswith(_ZIP):
+        _check_sums(content, source)
+    elif content[8:9] == b"{" or source.suffix == ".safetensors":  # after the length of a header of JSON
+        return _state_in(_read_safetensors(content, source), source)
+    return _state_in(_read_pickle(content, source), source)
 
 
-def _read_safetensors(source: Path) -> Any:
+def _read_safetensors(content: bytes, source: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         # Not through a map of the file: parameters would change with it, and the process end where it is cut.
-        return load(source.read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"'{source}' is not a safetensors file ({in_brief(error)}); save the state dict again."
         ) from None
 
 
-def _read_pickle(source: Path) -> Any:
+def _check_sums(content: bytes, source: Path) -> None:
+    """Raise CheckpointError where a record of an archive does not have the checksum that the archive says it has; torch
+    does not look."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            summed = any(record.CRC for record in archive.infolist())  # torch may be told to leave all of them out
+            bad = archive.testzip() if summed else None
+    except Exception as error:  # damaged bytes make zipfile raise anything; told in one sentence
+        raise CheckpointError(
+            f"'{source}' is not a checkpoint, or is damaged ({in_brief(error)}); copy it again or save it again."
+        ) from error
+    if bad is not None:
+        raise CheckpointError(
+            f"'{source}' is damaged (the checksum of '{bad}' is another); copy it again or save it again."
+        )
+
+
+def _read_pickle(content: bytes, source: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch warns of is told as one sentence here
-            return torch.load(source, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  # damaged bytes make torch raise anything; told in one sentence
-        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or _calls_something(source)):
+        if isinstance(error, pickle.UnpicklingError) and ("GLOBAL" in str(error) or _calls_something(content)):
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({named[1]})" if named else ""
             raise CheckpointError(
-                f"'{source}' holds more than tensors and would run code when loaded; "
+                f"'{source}' holds more than tensors{what} and would run code when loaded; "
                 "save module.state_dict() alone and give that."
             ) from None
         if "TorchScript" in str(error):
@@ -72,11 +115,10 @@ def _read_pickle(source: Path) -> Any:
         ) from None
 
 
-def _calls_something(source: Path) -> bool:
-    """Whether a file is one pickle that names something to call; it is read, never run."""
+def _calls_something(content: bytes) -> bool:
+    """Whether this is one pickle that names something to call; it is read, never run."""
     try:
-        with source.open("rb") as file:
-            codes = {code.name for code, _, _ in pickletools.genops(file)}
+        codes = {code.name for code, _, _ in pickletools.genops(content)}
         return not codes.isdisjoint(_CALLS)
     except (ValueError, LookupError, OverflowError, MemoryError):  # no pickle at all
         return False
@@ -88,17 +130,42 @@ def _first_sentence(error: Exception) -> str:
     return "it ends too early" if isinstance(error, EOFError) else "it is no pickle of tensors"
 
 
-def _tensors(found: Any, source: Path) -> dict[str, torch.Tensor]:
+def _state_in(found: Any, source: Path) -> dict[str, Any]:
+    """The state dict that a file holds, wherever in its dictionaries."""
     state = found
-    for wrapper in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(
-            f"'{source}' must hold tensors by name, but it holds {type(found).__name__}; save module.state_dict()."
-        )
-    named = {str(key): value for key, value in state.items()}
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in named):
-            named = {key.removeprefix(prefix): value for key, value in named.items()}
-    return named
+    while isinstance(state, Mapping) and not _is_state(state):
+        inside = _wrappers(state)[:1]
+        # Under another name as well, where only one could be meant; what optimisers keep is never a whole state.
+        inside = inside or [
+            key for key, value in state.items() if isinstance(value, Mapping) and (_is_state(value) or _wrappers(value))
+        ]
+        if len(inside) > 1:
+            shown = " and ".join(f"'{key}'" for key in inside[:3])
+            raise CheckpointError(
+                f"'{source}' must hold the tensors of one network, but {shown} hold some each; save one of them alone."
+            )
+        if not inside:
+            break
+        state = state[inside[0]]
+    if isinstance(state, Mapping) and _is_state(state):
+        return {str(key): value for key, value in state.items()}
+    raise CheckpointError(
+        f"'{source}' must hold tensors by name, but it holds {_described(state)}; save module.state_dict()."
+    )
+
+
+def _wrappers(found: Mapping[Any, Any]) -> list[str]:
+    return [key for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+
+
+def _is_state(found: Mapping[Any, Any]) -> bool:
+    """Whether all that is there are tensors, and extra states beside them."""
+    others = [key for key, value in found.items() if not isinstance(value, torch.Tensor)]
+    return len(others) < len(found) and all(str(key).endswith(EXTRA) for key in others)
+
+
+def _described(state: Any) -> str:
+    if not isinstance(state, Mapping):
+        return f"one {type(state).__name__}"
+    key = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
+    return "nothing" if key is None else f"{type(state[key]).__name__} under '{key}'"

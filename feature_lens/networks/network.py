@@ -63,10 +63,11 @@ class Network:
     ) -> Network:
         """Freeze a module.
 
-        trained, initial: state dicts or checkpoint files (.pt, .pth, .safetensors); without `trained` the module's
-        own parameters are taken. learning_rates: pattern of parameter names (as in a shell, '*.bias') -> lambda;
-        the first pattern that matches counts, 1 where none does; or "pdlt", see `rates_of`. The module given is never changed and its hooks
-        stay; the copy has them too, because some (weight_norm) compute the weights, so they run in its passes.
+        trained, initial: state dicts or checkpoint files, as `load_checkpoint` reads them, with whatever prefix before their
+        names; without `trained` the module's own parameters are taken. learning_rates: pattern of parameter names (as in
+        a shell, '*.bias') -> lambda; the first pattern that matches counts, 1 where none does; or "pdlt", see `rates_of`.
+        The module given is never changed and its hooks stay; the copy has them too, because some (weight_norm) compute the
+        weights, so they run in its passes; what compiles a module or spreads it over devices is taken off the copy.
         device: where parameters and inputs are kept and passes run, by torch's name for it; what follows the passes is
         computed on the CPU. Seen on the CPU and a pretend device alone: no accelerator was at hand.
 
