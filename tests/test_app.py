@@ -17,12 +17,17 @@ from feature_lens_app import address, direction, launch
 from feature_lens_app.words import plain, safe, shorten
 from streamlit.testing.v1 import AppTest
 
+from feature_lens.analysis.entries import entry_correlations
 from feature_lens.analysis.measures.set_measures import MeasureSettings, measures_sentence, set_measures
+from feature_lens.analysis.render import format_value
 from feature_lens.analysis.run import open_run
 from feature_lens.analysis.study.answer import answer
 from feature_lens.concepts import Concept
 from feature_lens.errors import AppError
+from feature_lens.examples import Examples
+from feature_lens.feature_set import ranking_columns
 from feature_lens.kept_table import KeptTable
+from feature_lens.ranking import rank_values
 from feature_lens.store import write_run
 
 OF_SETS = ("overview", "browse", "feature", "compare", "export")
@@ -100,6 +105,57 @@ def test_pairs_and_vectors_are_drawn_as_one_picture_and_other_examples_are_not(
     shown = texts(fine(app("feature", tmp_path / "all.h5")))
     assert "Its strongest wave is one of" in shown
     assert "modulo 9" in shown
+
+
+def test_what_some_examples_have_no_value_of_is_told_of_those_that_have_one(app: Opener, tmp_path: Path) -> None:
+    made = synthetic.contents(modality="vector")
+    neurons, eigen, n = made.sets["neurons"], made.sets["eigen"], len(made.examples)
+    values = np.array(neurons.columns["values"])
+    values[:4, :, 13:], values[4, :, 1:] = np.nan, np.nan
+    ranked = ranking_columns(rank_values(values, made.examples.ids, 16, made.examples.labels, 3))
+    partial = replace(neurons, columns={**neurons.columns, **ranked, "values": values})
+    cut = replace(eigen, columns={**eigen.columns, "stability": np.array([0.9, 0.9, 0.9, 0.8, 0.5, np.nan])})
+    outputs = np.array(made.outputs)
+    outputs[7] = np.nan
+    sets = {**made.sets, "neurons": partial, "eigen": cut}
+    remarks = ("A remark; of two parts.", "Another.")
+    own = replace(made, sets=sets, outputs=outputs, provenance=replace(made.provenance, remarks=remarks))
+    run = write_run(own, tmp_path / "partial.h5")
+
+    shown = texts(fine(app("feature", run, set="neurons", feature="0")))
+    table = entry_correlations(own, "neurons", 0, "activation")
+    assert table is not None
+    wanted = [np.corrcoef(values[0, 0, :13], np.asarray(made.examples.inputs)[:13, j])[0, 1] for j in range(7)]
+    assert table["correlation"].tolist() == pytest.approx(wanted)
+    strongest = int(np.abs(wanted).argmax())
+    assert f"Most with entry {strongest}: {format_value(wanted[strongest])}." in shown
+    assert "rank 1<" in texts(fine(app("feature", run, set="neurons", feature="4"))).replace("</p>", "<")
+
+    pair = {"set": "neurons", "set_b": "eigen", "feature_b": "1", "view_b": "score"}
+    assert f"over the 13 examples of {n} of which both have a value is" in texts(fine(app("compare", run, **pair)))
+    assert "it takes two of them" in texts(fine(app("compare", run, feature="4", **pair)))
+    for page in ("browse", "feature"):
+        shown = texts(fine(app(page, run, set="eigen", feature="5")))
+        assert "not known" in shown, page
+        assert ">nan<" not in shown, page
+    assert "nothing is predicted from outputs that are not finite" in texts(fine(app("example", run, example="7")))
+    assert "what the predicted output" in texts(fine(app("example", run, example="8")))
+    shown = texts(fine(app("overview", run)))
+    assert all(f">{remark}<" in shown for remark in remarks)
+
+
+def test_no_page_names_classes_that_no_example_has(
+    app: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = synthetic.contents()
+    targets = np.where(np.arange(len(made.examples)) == 3, 10**6, made.examples.targets)  # or any number of digits
+    run = write_run(replace(made, examples=replace(made.examples, targets=targets)), tmp_path / "many.h5")
+    asked: set[int] = set()
+    name = Examples.class_name
+    monkeypatch.setattr(Examples, "class_name", lambda self, label: asked.add(int(label)) or name(self, label))
+    for page in ("compare", "overview", "example"):
+        fine(app(page, run))
+    assert asked <= {0, 1, 2, 10**6}
 
 
 @pytest.mark.parametrize("set_name", ["eigen", "trace", "unit", "weights", "neurons"])

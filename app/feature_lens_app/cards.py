@@ -185,7 +185,8 @@ def show_origin(run: Run) -> None:
     origin = run.provenance
     head("How this run was made")
     if origin.remarks:
-        quiet("Remarks of the computation: " + "; ".join(shorten(remark, 300) for remark in origin.remarks))
+        for remark in origin.remarks:
+            quiet(shorten(remark, 300))
     with st.expander("Settings, software, fingerprint"):
         st.caption(plain(f"Fingerprint {origin.fingerprint}; network {run.network.digest}"))
         st.code(json.dumps({"settings": dict(origin.settings), "software": dict(origin.software)}, indent=1), "json")

@@ -26,8 +26,8 @@ def show_entries(run: Run, feature_set: FeatureSet, feature: int, view: str) -> 
     said = f"Most with entry {strongest}: {format_value(float(table['correlation'].to_numpy()[strongest]))}."
     head("By entry of the input")
     st.html(
-        '<p class="fl-quiet fl-wide">Correlation of the feature with each entry of the input over all examples, in the '
-        f"order of the entries. {safe(said)}</p>"
+        '<p class="fl-quiet fl-wide">Correlation of the feature with each entry of the input over all examples of which '
+        f"it has a value, in the order of the entries. {safe(said)}</p>"
     )
     show_chart(_bars(table), 180, f"Correlation of feature {feature} with each entry of the input. {said}")
 

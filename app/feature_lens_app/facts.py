@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def spectral(feature_set: FeatureSet, feature: int) -> list[tuple[str, str]]:
     if "spectrum" in feature_set:
         pairs.append(("eigenvalue", format_value(float(feature_set.column("spectrum")[feature]), signed=False)))
     if "stability" in feature_set:
-        pairs.append(("stability", f"{float(feature_set.column('stability')[feature]):.2f}"))
+        pairs.append(("stability", _cosine(float(feature_set.column("stability")[feature]))))
     if "mean_share" in feature_set:
         pairs.append(("share that is its mean", percent(float(feature_set.column("mean_share")[feature]))))
     if "energy" in feature_set:
@@ -40,8 +41,13 @@ def brief(row: Mapping[Hashable, Any]) -> list[tuple[str, str]]:
     if "spectrum" in row:
         pairs.append(("eigenvalue", format_value(float(row["spectrum"]), signed=False)))
     if "stability" in row:
-        pairs.append(("stability", f"{float(row['stability']):.2f}"))
+        pairs.append(("stability", _cosine(float(row["stability"]))))
     return [*pairs, ("mean", format_value(float(row["mean"]))), ("std", format_value(float(row["std"]), signed=False))]
+
+
+def _cosine(value: float) -> str:
+    """A stability; that of a group of which not every feature was fitted is NaN in the file."""
+    return "not known" if math.isnan(value) else f"{value:.2f}"
 
 
 def moments(feature_set: FeatureSet, feature: int, view: str) -> list[tuple[str, str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from feature_lens.analysis.compare import best_matches, spearman_matrix, verdict
+from feature_lens.analysis.compare import best_matches, in_common, verdict
 from feature_lens.analysis.orders import end_of
 from feature_lens.analysis.render import ACCENT, format_value
 from feature_lens.analysis.run import Run
@@ -80,24 +81,24 @@ def show_scatter(opened: Opened, a: Side, b: Side) -> None:
         quiet(f"Not drawn: {titles} keeps both ends and moments only, not the value of every example.")
         return
     first, second = (s.feature_set.values(s.feature, s.view) for s in (a, b))
-    correlation = float(spearman_matrix(first[None], second[None])[0, 0])
-    step = -(-len(run.examples) // MOST_POINTS)
-    data = pd.DataFrame({"a": first[::step], "b": second[::step], "example": run.examples.ids[::step].astype(str)})
-    drawn = (
-        f"all {count_of(len(data), 'example')}"
-        if step == 1
-        else f"every {step}th of {len(run.examples):,} examples, {len(data):,} in all"
-    )
-    said = (
-        "is not defined, since one of the two does not vary" if correlation != correlation else f"is {correlation:+.3f}"
-    )
-    quiet(f"Spearman correlation over all examples {said}. Drawn: {drawn}.")
+    both, correlation = in_common(first, second)
+    of = "all examples"
+    if len(both) < len(run.examples):
+        of = f"the {count_of(len(both), 'example')} of {len(run.examples):,} of which both have a value"
+    step = max(1, -(-len(both) // MOST_POINTS))
+    some = both[::step]
+    data = pd.DataFrame({"a": first[some], "b": second[some], "example": run.examples.ids[some].astype(str)})
+    drawn = f"all {len(some):,}" if step == 1 else f"every {step}th of them, {len(some):,} in all"
+    said = f"is {correlation:+.3f}"
+    if math.isnan(correlation):
+        said = f"is not defined, since {'one of the two does not vary' if len(both) > 1 else 'it takes two of them'}"
+    quiet(f"Spearman correlation over {of} {said}. Drawn: {drawn}.")
     labels = run.examples.labels
     colour: object = alt.value(ACCENT)
     if labels is not None:
-        names = [run.examples.class_name(label) for label in range(int(labels.max()) + 1)]
-        data["class"] = [names[label] for label in labels[::step]]
-        if len(names) <= 20:
+        data["class"] = [run.examples.class_name(label) for label in labels[some].tolist()]
+        if int(labels.max()) < 20:
+            names = [run.examples.class_name(label) for label in range(int(labels.max()) + 1)]
             colour = alt.Color("class:N", scale=class_scale(names), legend=alt.Legend(title=None, symbolOpacity=1))
     tooltip = ["example:N", *(["class:N"] if labels is not None else [])]
     chart = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from feature_lens.analysis.orders import at_rank, end_of, quantile_rows, range_row, rank_window
@@ -59,7 +61,7 @@ def show_between(opened: Opened, feature_set: FeatureSet, feature: int, view: st
     with right:
         quiet("Groups of equally many examples, each sampled evenly over its own range.")
     for row in quantile_rows(run, name, feature, view, groups, COLUMNS):
-        caption = f"<b>{safe(row.name)}</b> · ranks {int(row.ranks[0]) + 1:,} to {int(row.ranks[-1]) + 1:,}"
+        caption = f"<b>{safe(row.name)}</b> · {_ranks(row.ranks.tolist())}"
         sheets(sheet(opened, row.positions, row.values, COLUMNS, f"Quantile group {row.name}", caption))
 
     left, right = st.columns([1, 3], vertical_alignment="bottom")
@@ -70,3 +72,9 @@ def show_between(opened: Opened, feature_set: FeatureSet, feature: int, view: st
     with right:
         quiet(f"Ranks {window.start + 1:,} to {window.stop:,} of {ranked:,}; 1 is the highest.")
     sheets(sheet(opened, positions, values, COLUMNS, f"Examples around rank {rank}"))
+
+
+def _ranks(found: Sequence[int]) -> str:
+    """Ranks counted from 1, the first and the last of a group."""
+    first, last = found[0] + 1, found[-1] + 1
+    return f"rank {first:,}" if first == last else f"ranks {first:,} to {last:,}"

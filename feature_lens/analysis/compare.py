@@ -60,6 +60,11 @@ def spearman_matrix(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) ->
     return correlation
 
 
+def in_common(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> tuple[Positions, float]:
+    """Where two features (n,) both have a finite value, and their Spearman correlation there, NaN where there is none."""
+    return np.flatnonzero(np.isfinite(a) & np.isfinite(b)), float(spearman_matrix(a[None], b[None])[0, 0])
+
+
 def _unit_ranks(values: npt.NDArray[np.floating]) -> Figures:
     """Centred ranks of unit length (k, n); NaN for a constant feature."""
     ranks = average_ranks(values)

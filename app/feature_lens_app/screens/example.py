@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import streamlit as st
 
@@ -90,12 +92,13 @@ if dual is not None and dual.has_contributions:
             st.html(views.table([words, "contribution"], rows, numbers=[1]))
 
 if any(feature_set.is_neurons for feature_set in run.sets.values()):
-    views.head(
-        "Strongest neurons",
-        "By activation, in the units of the network, all layers together; and by what the predicted output, "
-        f"{views.view_title(run, f'output:{predicted}')}, changes by in a run of the network with that neuron at zero. "
-        "These changes do not add up.",
+    effects = (
+        f"and by what the predicted output, {views.view_title(run, f'output:{predicted}')}, changes by in a run of the "
+        "network with that neuron at zero. These changes do not add up."
+        if all(map(math.isfinite, values))
+        else "nothing is predicted from outputs that are not finite."
     )
+    views.head("Strongest neurons", f"By activation, in the units of the network, all layers together; {effects}")
     for place, (by, words) in zip(st.columns(3, gap="large"), NEURONS.items(), strict=False):
         with place:
             neurons = strongest_neurons(run, example, by)
