@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -298,18 +299,17 @@ def test_dependence_on_the_batch_is_seen_even_if_most_examples_are_alike() -> No
 
 
 class _Counter(nn.Module):
-    """Changes a number of its own at every pass."""
+    """Takes a number at every pass from what nobody can put back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.passes = nn.Linear(3, 2), 0
+        self.linear, self.passes = nn.Linear(3, 2), itertools.count()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.passes += 1
-        return self.linear(x) * self.passes
+        return self.linear(x) * next(self.passes)
 
 
-def test_a_forward_that_remembers_is_refused() -> None:
+def test_a_forward_that_remembers_out_of_reach_is_refused() -> None:
     with pytest.raises(NetworkError, match="two passes differed"):
         Network.from_module(_Counter()).check(_examples())
 

@@ -128,7 +128,7 @@ class Factors:
         return self._verified(pieces, inputs, labels)
 
     def _tried(self, work: Callable[[], T]) -> T | None:
-        """What is found out on the first examples; None where tensors have fallen instead."""
+        """What is found out of some examples; None where tensors have fallen instead."""
         try:
             return work()
         except NetworkError:
@@ -149,10 +149,10 @@ class Factors:
     def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, verify: bool = True) -> list[Piece]:
         """(b, ...) inputs and (b,) labels -> the pieces of all chosen tensors, in the form that was known."""
         version = self.version
-        try:
-            pieces = self._by_rules(inputs, labels)
-        except _Falls as falling:
-            self._lose(falling.reasons)
+        pieces = self._tried(lambda: self._by_rules(inputs, labels))
+        if pieces is None:
+            self._changed()
+            raise FormChanged
         if version != self.version or (self._own.is_twin and self._shared.fallen):
             raise FormChanged  # another twin has met another form; the ladder is not for threads
         pieces += self._by_ladder(inputs, labels)
@@ -162,6 +162,9 @@ class Factors:
     def fall(self, names: tuple[str, ...], reason: str) -> None:
         """Take no layer rules for some tensors from now on."""
         self._fallen(dict.fromkeys(names, reason))
+        self._changed()
+
+    def _changed(self) -> None:
         self._shared.changes += 1
         self._tell()
 

@@ -14,10 +14,11 @@ from collections.abc import Callable
 import torch
 from torch.func import jacrev, vmap
 
-from feature_lens.errors import NetworkError, in_brief, refuse_out_of_memory
+from feature_lens.errors import NetworkError, in_brief
+from feature_lens.features.module_copy import ModuleCopy
 from feature_lens.features.reductions import Reduction
 from feature_lens.networks import Network
-from feature_lens.networks.network import Params, copied
+from feature_lens.networks.network import Params
 from feature_lens.networks.scrutiny import refuse_written
 
 _LOG = logging.getLogger("feature_lens")
@@ -28,8 +29,8 @@ AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
 class Jacobian:
     """d reduce(f(x; theta)) / d theta for tiles of examples, at fixed parameters.
 
-    `chosen` names the tensors of theta that are differentiated. `module`: a copy of the network's at these parameters,
-    made when it is needed without. Cost per tile of b examples with q quantities:
+    `chosen` names the tensors of theta that are differentiated. `own`: a copy of the network's module at these
+    parameters, made when it is needed without. Cost per tile of b examples with q quantities:
     b*q backward passes, and b*q*p numbers.
     """
 
@@ -39,13 +40,13 @@ class Jacobian:
         params: Params,
         reduction: Reduction,
         chosen: tuple[str, ...],
-        module: torch.nn.Module | None = None,
+        own: ModuleCopy | None = None,
     ) -> None:
         self._network = network
         self._params = params
         self._reduction = reduction
         self.chosen = chosen
-        self._loop_module = module
+        self._own = own
         self.step = "vmap"
         self.remarks: tuple[str, ...] = ()
         self._verified = False
@@ -61,22 +62,13 @@ class Jacobian:
     def exact(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """The same by a loop of autograd over examples and quantities; with weights (q,) of the sum of the weighted
         quantities alone, (b, 1, p)."""
-        try:
-            return self._loop(inputs, labels, weights).cpu()
-        except NetworkError:
-            raise
-        except Exception as error:  # the user's forward may raise anything in backward; told in one sentence
-            refuse_out_of_memory(error)
-            raise NetworkError(
-                f"Gradients of the network could not be taken ({type(error).__name__}: {in_brief(error)}); "
-                "check that autograd can go back through its forward."
-            ) from error
+        return self._copy().taken(lambda: self._loop(inputs, labels, weights)).cpu()
 
     def move(self, params: Params) -> None:
         """Be at other parameters from now on."""
         self._params = params
-        if self._loop_module is not None:
-            place(self._loop_module, params)
+        if self._own is not None:
+            self._own.place(params)
 
     def _tried_vmap(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor | None:
         exact = None if self._verified else lambda: self._loop(inputs[:1], labels[:1])
@@ -103,15 +95,13 @@ class Jacobian:
     def _loop(self, inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """One backward pass per example and quantity, through the module's own parameters: a checkpointed block
         runs its forward again during backward, when swapped-in parameters would be gone."""
-        module = self._module_at_params()
-        leaves = dict(module.named_parameters())
+        own = self._copy()
+        leaves = dict(own.module.named_parameters())
         rows: list[torch.Tensor] = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
             for x, label in zip(inputs, labels, strict=True):
-                restore_buffers(self._network, module)
-                outputs = module(as_input(x[None]))
-                outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+                outputs = own.outputs(x[None])
                 quantities = self._reduction.reduce(outputs[0], label)
                 for quantity in quantities if weights is None else (weights.to(quantities) @ quantities)[None]:
                     for leaf in leaves.values():
@@ -129,10 +119,10 @@ class Jacobian:
         refuse_written(self._params, dict(leaves))
         return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
 
-    def _module_at_params(self) -> torch.nn.Module:
-        if self._loop_module is None:
-            self._loop_module, _ = module_at(self._network, self._params, tuple(self._params))
-        return self._loop_module
+    def _copy(self) -> ModuleCopy:
+        if self._own is None:
+            self._own = ModuleCopy(self._network, self._params, tuple(self._params))
+        return self._own
 
 
 def believed(
@@ -161,54 +151,3 @@ def believed(
             refuse(f"it differs from autograd by {apart:.2g} on the first example")
             return None
     return found
-
-
-def module_at(
-    network: Network, params: Params, chosen: tuple[str, ...]
-) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
-    """A copy of the network's module at the given parameters, and those of them that are to be differentiated."""
-    module = copied(network.module)
-    leaves: dict[str, torch.nn.Parameter] = {}
-    place(module, params)
-    for key, parameter in module.named_parameters():
-        if key in chosen:
-            parameter.requires_grad_(True)
-            leaves[key] = parameter
-    return module, leaves
-
-
-def place(module: torch.nn.Module, params: Params) -> None:
-    """Give a module's parameters the values of `params`."""
-    with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            if key in params:
-                parameter.copy_(params[key])
-
-
-def as_input(inputs: torch.Tensor) -> torch.Tensor:
-    """Inputs of a pass of a module itself, which it may write over."""
-    inputs = inputs.clone()
-    if inputs.is_floating_point():
-        # A reentrant checkpoint passes gradients only if its input needs one; a leaf that does cannot be written over.
-        inputs = inputs.requires_grad_(True).clone()
-    return inputs
-
-
-def restore_buffers(network: Network, module: torch.nn.Module) -> None:
-    """Undo what the last forward did to buffers, so that no row depends on those before it."""
-    names, made = dict(network.places), dict[str, torch.Tensor]()
-    with torch.no_grad():
-        for path, part in module.named_modules():
-            for key, buffer in list(part._buffers.items()):
-                place = f"{path}.{key}" if path else key
-                if buffer is None:
-                    continue
-                if place not in names:  # the forward made it
-                    del part._buffers[key]
-                    continue
-                wanted = network.constants[names[place]]
-                # One that was computed still hangs on what it was computed from.
-                if buffer.requires_grad or buffer.shape != wanted.shape or wanted.layout != torch.strided:
-                    part._buffers[key] = made.setdefault(names[place], wanted.clone())
-                else:
-                    buffer.copy_(wanted)

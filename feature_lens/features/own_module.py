@@ -13,7 +13,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import functional_call
 
-from feature_lens.features.jacobian import as_input, module_at, place, restore_buffers
+from feature_lens.features.module_copy import ModuleCopy
 from feature_lens.networks import Network
 from feature_lens.networks.network import Params
 
@@ -39,35 +39,32 @@ class OwnModule:
         self.is_twin = False
         self.fused_recurrence = True
         self.n_outputs = 0
-        self._module: torch.nn.Module | None = None
-        self._leaves: dict[str, torch.nn.Parameter] = {}
-
-    @property
-    def module(self) -> torch.nn.Module:
-        return self._made()[0]
+        self._copy: ModuleCopy | None = None
 
     @property
     def leaves(self) -> dict[str, torch.nn.Parameter]:
         """The chosen tensors, by name."""
-        return self._made()[1]
+        return self.copy.leaves
 
-    def _made(self) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
-        if self._module is None:
-            self._module, self._leaves = module_at(self.network, self.params, self.chosen)
+    @property
+    def copy(self) -> ModuleCopy:
+        """The copy of the module."""
+        if self._copy is None:
+            self._copy = ModuleCopy(self.network, self.params, self.chosen)
             if self.along is not None:
-                self.along.bind(self._module)
-        return self._module, self._leaves
+                self.along.bind(self._copy.module)
+        return self._copy
 
     def move(self, params: Params) -> None:
         """Be at other parameters from now on."""
         self.params = params
-        if self._module is not None:
-            place(self._module, params)
+        if self._copy is not None:
+            self._copy.place(params)
 
     def twin(self) -> OwnModule:
         """Another with a module of its own, for a thread of its own; whoever runs it holds warnings back."""
         twin = copy.copy(self)
-        twin._module, twin._leaves, twin.is_twin = None, {}, True
+        twin._copy, twin.is_twin = None, True
         return twin
 
     @contextmanager
@@ -87,12 +84,8 @@ class OwnModule:
 
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
         """Outputs (b, c) with the graph that leads to the leaves."""
-        module = self.module
-        restore_buffers(self.network, module)
-        inputs = as_input(inputs)
         with nullcontext() if self.along is None else self.along.over(len(inputs)):
-            outputs: torch.Tensor = module(inputs)
-        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+            outputs = self.copy.outputs(inputs)
         self.n_outputs = int(outputs.shape[1])
         return outputs
 
@@ -103,8 +96,7 @@ class OwnModule:
 
         Raises whatever torch raises where an operation has no forward mode. Cost: about three forward passes.
         """
-        module = self.module
-        restore_buffers(self.network, module)
+        self.copy.restore()
         with ExitStack() as around:
             around.enter_context(torch.no_grad())
             if not self.is_twin:
@@ -117,7 +109,7 @@ class OwnModule:
                 for name, leaf in self.leaves.items()
             }
             placed = {at: duals[name] for at, name in self.network.places if name in duals}
-            made = functional_call(module, placed, (inputs.clone(),), tie_weights=False)
+            made = functional_call(self.copy.module, placed, (inputs.clone(),), tie_weights=False)
             outputs, tangent = _DUAL.unpack_dual(made, level=0)
             tangent = torch.zeros_like(outputs) if tangent is None else tangent
             rows = (outputs[:, None], tangent[:, None]) if outputs.ndim == 1 else (outputs, tangent)

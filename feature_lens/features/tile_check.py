@@ -172,7 +172,7 @@ class TileCheck:
     ) -> dict[str, str]:
         """Tensors whose share in the weighted sum of an example's rows differs from a loop of autograd."""
         own, at = self._own, slice(example, example + 1)
-        loop = Jacobian(own.network, own.params, self._reduction, names, own.module)
+        loop = Jacobian(own.network, own.params, self._reduction, names, own.copy)
         exact = loop.exact(inputs[at], labels[at], weights)[0, 0]
         parts = torch.split(exact, [own.params[name].numel() for name in names])
         of_layer: dict[str, float] = {}
@@ -232,19 +232,23 @@ class TileCheck:
     ) -> Mapping[str, torch.Tensor]:
         """Gradient (m,) of each chosen tensor of the sum of all rows, weighted (b, q)."""
         own = self._own
-        with own.passing():
+
+        def gradients() -> Mapping[str, torch.Tensor]:
             outputs = own.outputs(inputs)
             weight = torch.einsum("qbc,bq->bc", self._cotangents(outputs.detach(), labels), weights.to(outputs))
             for leaf in own.leaves.values():
                 leaf.grad = None
             if outputs.requires_grad:
                 torch.autograd.backward(outputs, weight)  # a reentrant checkpoint takes no other way
-            found = {
+            return {
                 name: torch.zeros(leaf.numel(), dtype=leaf.dtype) if leaf.grad is None else leaf.grad.flatten().cpu()
                 for name, leaf in own.leaves.items()
             }
-            for leaf in own.leaves.values():
-                leaf.grad = None
+
+        with own.passing():
+            found = own.copy.taken(gradients)
+        for leaf in own.leaves.values():
+            leaf.grad = None
         return found
 
 

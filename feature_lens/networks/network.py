@@ -18,6 +18,7 @@ from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.networks.bounded import has_bounded, leave_weights_alone
 from feature_lens.networks.devices import converted, places_of, usable_device
+from feature_lens.networks.held import Held
 from feature_lens.networks.intake import copied as copied
 from feature_lens.networks.intake import inner, private_copy
 from feature_lens.networks.learning_rates import rates_of
@@ -48,6 +49,10 @@ class Network:
     digest: str
     places: tuple[tuple[str, str], ...]
     seen: Seen = field(init=False, default_factory=Seen, repr=False, compare=False)
+    held: Held = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "held", Held(self.module))
 
     @classmethod
     def from_module(
@@ -174,11 +179,14 @@ class Network:
 
     def _passed(self, params: Params, inputs: torch.Tensor) -> tuple[torch.Tensor, Params]:
         """The same, and the parameters and constants as the pass left them."""
-        # Clones, because a forward may write over buffers and parameters, and the function must stay the same.
+        # Clones, because a forward may write over inputs, buffers and parameters, and the function must stay the same.
         values = {key: value.clone() for key, value in (params | self.constants).items()}
         placed = {place: values[name] for place, name in self.places}
         with ONE_PASS:
-            outputs = functional_call(self.module, placed, (inputs.clone(),), tie_weights=False)
+            try:
+                outputs = functional_call(self.module, placed, (inputs.clone(),), tie_weights=False)
+            finally:
+                self.held.put_back()
         if not isinstance(outputs, torch.Tensor):
             raise NetworkError(
                 f"A network must return one tensor (b, c), but {type(outputs).__name__} came; "

@@ -12,10 +12,10 @@ import torch
 from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
 from feature_lens.features.forms import FormChanged, until_kept
-from feature_lens.features.jacobian import module_at, restore_buffers
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.kinds.kinks import crossings, refined
 from feature_lens.features.kinds.pencil import NotAPencil, Pencil
+from feature_lens.features.module_copy import ModuleCopy
 from feature_lens.features.pieces import Piece, as_pieces, as_rows, product
 from feature_lens.features.rules import Dense, Factor
 
@@ -40,9 +40,9 @@ class ExactPath:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         start, added = ask.network.at("initial"), ask.network.displacement()
-        self._module, _ = module_at(ask.network, start, ())
+        self._copy = ModuleCopy(ask.network, start, ())
         self._lines, self._own = Pencil(added), Pencil(added)
-        self._lines.bind(self._module)
+        self._lines.bind(self._copy.module)
         # Of all tensors, whatever is looked at: only those of all add up to what training added.
         self._factors = Factors(ask.network, start, ask.reduction, tuple(start), self._own)
         self._sizes = {name: start[name].numel() for name in ask.chosen}
@@ -127,11 +127,9 @@ class ExactPath:
         self._n_nodes = max(1, -(-self._lines.n_moved // 2))
 
     def _forward(self, inputs: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        restore_buffers(self._ask.network, self._module)
         self._lines.places = places
         with torch.no_grad(), self._lines.over(len(inputs)):
-            outputs: torch.Tensor = self._module(inputs.clone())
-        return outputs[:, None] if outputs.ndim == 1 else outputs
+            return self._copy.outputs(inputs)
 
     def _edges(self, inputs: torch.Tensor) -> Array:
         """(b, m + 1) edges of the pieces of each example, rising from 0 to 1, repeated at the end."""

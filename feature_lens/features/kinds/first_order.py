@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 
 import torch
 from torch.func import jacrev, jvp, vmap
 
-from feature_lens.features.jacobian import AGREEMENT, believed, module_at, restore_buffers
+from feature_lens.features.jacobian import AGREEMENT, believed
 from feature_lens.features.kinds.kind import KINDS, Ask, Kind
+from feature_lens.features.module_copy import ModuleCopy
 from feature_lens.features.pieces import Piece, as_pieces
 from feature_lens.networks.network import Params
 
@@ -66,15 +68,18 @@ class FirstOrder:
         ask, lengths = self._ask, rows.norm(dim=2)
         signs = torch.randn(lengths.shape, generator=torch.Generator().manual_seed(0), dtype=lengths.dtype)
         weights = torch.where(lengths > 0, signs.to(rows) / lengths, signs.to(rows)).nan_to_num(0.0, 0.0, 0.0)
-        module, leaves = module_at(ask.network, self._start, tuple(self._start))
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
-            outputs = module(inputs.clone())
-            outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+        own = ModuleCopy(ask.network, self._start, tuple(self._start))
+
+        def row() -> torch.Tensor:
+            outputs = own.outputs(inputs)
             quantities = torch.stack(
                 [ask.reduction.reduce(row, label) for row, label in zip(outputs, labels, strict=True)]
             )
-            wanted = self._row((quantities * weights).sum(), leaves, [leaves[name] for name in ask.chosen])
+            return self._row((quantities * weights).sum(), own.leaves)
+
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            wanted = own.taken(row)
         found = torch.einsum("bqp,bq->p", rows, weights)
         size = max(float(wanted.abs().nan_to_num().max()), float(found.abs().nan_to_num().max()), 1e-30)
         return bool((found - wanted).abs().nan_to_num().max() <= AGREEMENT[wanted.dtype] * size)
@@ -100,24 +105,19 @@ class FirstOrder:
 
     def _exact(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """(b, q, p) by a loop of autograd: the gradient, and the gradient of its product with d."""
-        ask = self._ask
-        module, leaves = module_at(ask.network, self._start, tuple(self._start))
-        chosen = [leaves[name] for name in ask.chosen]
-        rows: list[torch.Tensor] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
-            for x, label in zip(inputs, labels, strict=True):
-                restore_buffers(ask.network, module)
-                outputs = module(x[None].clone())
-                outputs = outputs[:, None] if outputs.ndim == 1 else outputs
-                quantities = ask.reduction.reduce(outputs[0], label)
-                rows += [self._row(quantity, leaves, chosen) for quantity in quantities]
-        return torch.stack(rows).reshape(len(inputs), -1, rows[0].shape[0])
+        own = ModuleCopy(self._ask.network, self._start, tuple(self._start))
 
-    def _row(
-        self, quantity: torch.Tensor, leaves: dict[str, torch.nn.Parameter], chosen: list[torch.nn.Parameter]
-    ) -> torch.Tensor:
-        every = list(leaves.values())
+        def of(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            quantities = self._ask.reduction.reduce(own.outputs(x[None])[0], label)
+            return torch.stack([self._row(quantity, own.leaves) for quantity in quantities])
+
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the user's forward warns of is not about this call
+            rows = [own.taken(partial(of, x, label)) for x, label in zip(inputs, labels, strict=True)]
+        return torch.stack(rows)
+
+    def _row(self, quantity: torch.Tensor, leaves: dict[str, torch.nn.Parameter]) -> torch.Tensor:
+        every, chosen = list(leaves.values()), [leaves[name] for name in self._ask.chosen]
         if not quantity.requires_grad:
             return torch.cat([torch.zeros_like(leaf).flatten() for leaf in chosen])
         first = torch.autograd.grad(quantity, every, create_graph=True, retain_graph=True, materialize_grads=True)
