@@ -312,6 +312,42 @@ class _NoBackward(nn.Module):
         return outputs
 
 
+class _SeldomUsed(nn.Module):
+    """A layer for nothing and one for inputs beyond 50 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused, self.seldom = nn.Linear(3, 2), nn.Linear(2, 2), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        far = x.abs().amax(dim=1) > 50
+        outputs: torch.Tensor = self.used(x)
+        return torch.where(far[:, None], self.seldom(x), outputs) if bool(far.any()) else outputs
+
+
+@pytest.mark.parametrize("at", ["effective", "sharp", "first_order", "path"])
+@pytest.mark.parametrize("outputs", ["flattened", "trace"])
+def test_layers_that_are_never_or_seldom_used_can_be_looked_at_alone(at: str, outputs: str) -> None:
+    torch.manual_seed(0)
+    module = _SeldomUsed()
+    network = Network.from_module(module, initial=module.state_dict())
+    inputs = np.random.default_rng(0).standard_normal((30, 3))
+    inputs[20] *= 1000
+    examples = Examples.from_arrays(inputs)
+    for layer in ("unused", "seldom"):
+        features = EffectiveFeatures(network, examples, at, outputs, layers=[layer], tile=7)
+        assert features.kernels(by="layer")[layer].shape == features.gram().shape
+        rows = np.zeros((30, 2, 8))
+        if layer == "seldom":
+            rows[20, [0, 1], [6, 7]] = 1
+            rows[20, 0, :3] = rows[20, 1, 3:6] = inputs[20]
+        wanted = rows[..., :6] if layer == "unused" else rows
+        flat = wanted.reshape(features.shape)
+        np.testing.assert_allclose(np.concatenate([block for _, block in features.blocks()]), flat, rtol=1e-12)
+        np.testing.assert_allclose(features.gram(), flat @ flat.T, rtol=1e-12)
+        np.testing.assert_allclose(features.diagonal(), (flat**2).sum(axis=1), rtol=1e-12)
+
+
 def test_gradients_that_cannot_be_taken_are_told() -> None:
     network, examples = made(_NoBackward(), (3,), 4, 3)
     with pytest.raises(NetworkError, match="Gradients of the network could not be taken"):

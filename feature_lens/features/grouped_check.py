@@ -61,6 +61,8 @@ def grouped_differ(few: Sequence[Piece], plan: Plan, parameters: ParameterTable,
 
     Cost: kernels of 256 rows, or of one example where that has more, and a few numbers for each parameter.
     """
+    if not few:
+        return False  # tensors that the network never uses have no gradients to group
     q = plan.rows
     factor = few[0].factor.values if isinstance(few[0].factor, Dense) else few[0].factor.g
     m = max(1, min(len(factor), _ROWS // q))
