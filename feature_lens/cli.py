@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from feature_lens import reading_commands, study_command, theory_commands
-from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief
+from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief, is_out_of_memory
 from feature_lens.processes import STOPPED, stopped_by_signals
 from feature_lens.reading_commands import Overwrite, print_card
 
@@ -367,7 +367,8 @@ def main() -> NoReturn:
             str(OutputError(f"The system refused: {error}; what was not finished was not written.")), debug
         )
     except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
-        status = _failed(f"{type(error).__name__}: {in_brief(error)} (not foreseen; --debug shows the trace).", debug)
+        why = "memory ran out" if is_out_of_memory(error) else "not foreseen; --debug shows the trace"
+        status = _failed(f"{type(error).__name__}: {in_brief(error)} ({why}).", debug)
     sys.exit(status or 0)
 
 

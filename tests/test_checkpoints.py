@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from feature_lens.errors import CheckpointError, FeatureLensError, NetworkError
 from feature_lens.networks import Network, load_checkpoint
@@ -104,6 +105,15 @@ BAD_STATES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
     "truth values": (lambda s: s | {"0.bias": s["0.bias"] > 0}, "must hold real numbers, but torch.bool came"),
     "complex": (lambda s: s | {"0.bias": s["0.bias"] + 1j}, "must hold real numbers, but torch.complex64 came"),
     "no data": (lambda s: s | {"0.bias": torch.empty(4, device="meta")}, "must hold real numbers, but no data came"),
+    "nested": (
+        lambda s: s | {"0.bias": torch.nested.as_nested_tensor([s["0.bias"]])},
+        "one shape, but '0.bias' is nested",
+    ),
+    "never run": (lambda s: nn.Sequential(nn.LazyLinear(4)).state_dict(), "one shape, but '0.weight' is lazy; give"),
+    "two in one": (
+        lambda s: s | {"0.bias": TwoTensor(s["0.bias"], s["0.bias"])},
+        "but a TwoTensor came, which keeps its numbers in other",
+    ),
     "what is no tensor of it": (
         lambda s: s | {"_extra_state": {"scale": 2}},
         "'_extra_state' is not a part of it; leave it out",
@@ -121,6 +131,8 @@ BAD_STATES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested")
+@pytest.mark.filterwarnings("ignore:Lazy modules")
 @pytest.mark.parametrize("which", ["trained", "initial"])
 @pytest.mark.parametrize("case", BAD_STATES)
 def test_states_that_do_not_fit_are_refused(case: str, which: str) -> None:
@@ -463,6 +475,7 @@ def test_counters_may_be_missing_or_left_over(tmp_path: Path) -> None:
     torch.save(old, tmp_path / "old.pt")
     for state in (old, tmp_path / "old.pt", averaged, half, _renamed(old, "model.")):
         fresh: Any = _normed()
+        fresh.register_parameter("nothing", nn.Parameter(torch.empty(0)))
         fresh.register_buffer("order", torch.tensor([3, 2, 1, 0]))
         network = Network.from_module(fresh, trained=state, initial=state)
         assert torch.equal(network.constants["1.running_mean"], module[1].running_mean.double())

@@ -374,6 +374,9 @@ def test_what_was_not_foreseen_is_a_sentence_too(invoke: Invoke, monkeypatch: py
 
     monkeypatch.setattr(reading_commands, "print_card", surprise)
     assert "ZeroDivisionError: first line (not foreseen; --debug" in _sentence(invoke("info", "run.h5"))
+    monkeypatch.setattr(reading_commands, "print_card", lambda _: np.empty(10**15))
+    assert "Unable to allocate 7.11 PiB" in (said := _sentence(invoke("info", "run.h5")))
+    assert said.rstrip().endswith("(memory ran out).")
 
     def refused(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -361,9 +361,11 @@ def test_reductions_of_ones_own_are_tried_first() -> None:
         (lambda _: 1.0, "float came"),
         (lambda _: torch.ones(()), "depends on the outputs"),
         (lambda f: f[7], "raised IndexError"),
+        (lambda _: nn.Linear(3, 2).load_state_dict({}), r"raised RuntimeError: Error.*: Missing key.*; correct it\.$"),
     ):
-        with pytest.raises(SettingsError, match=sentence):
+        with pytest.raises(SettingsError, match=sentence) as error:
             EffectiveFeatures(network, examples, outputs=function)
+        assert "\n" not in str(error.value)
 
 
 def test_errors_say_what_to_do() -> None:

@@ -168,13 +168,17 @@ RIGHT: dict[str, Callable[[], Any]] = {
     "not persistent": lambda: _Holding(lambda m, x: m.a(x * m.w), w=nn.Buffer(torch.ones(3), persistent=False)),
     "eight bits": lambda: _with(torch.ones(3).to(torch.float8_e4m3fn)),
     "a buffer of a subclass": lambda: _with(torch.randn(3).as_subclass(_Subclass)),
+    "neither parameter nor buffer": lambda: _Holding(lambda m, x: m.a(x @ m.w), w=torch.randn(3, 3)),
     "an empty buffer": lambda: _Holding(_linear, w=nn.Buffer(torch.empty(0))),
     "a place that is not filled": _unfilled,
     "sparse": lambda: _Holding(_mm, w=nn.Buffer(SPARSE.to_sparse())),
     "compressed rows": lambda: _Holding(_mm, w=nn.Buffer(SPARSE.to_sparse_csr())),
 }  # fmt: skip
 # Made otherwise where autograd cannot follow the module itself.
-REFERENCE: dict[str, Callable[[], nn.Module]] = {"made in inference mode": _stack}
+REFERENCE: dict[str, Callable[[], nn.Module]] = {
+    "made in inference mode": _stack,
+    "neither parameter nor buffer": lambda: _Holding(lambda m, x: m.a(x @ m.w), w=torch.randn(3, 3).double()),
+}
 
 
 @pytest.mark.parametrize("case", RIGHT)

@@ -307,7 +307,10 @@ class Factors:
                 return together.transpose(0, 1)
             except Exception as error:  # noqa: BLE001  # a reduction of one's own may do anything; then one by one
                 self._vectorised = False
-                _LOG.info("The reduction is taken example by example, because examples do not go together (%s).", error)
+                _LOG.info(
+                    "The reduction is taken example by example, because examples do not go together (%s).",
+                    in_brief(error),
+                )
         own = [derivative(row, label) for row, label in zip(outputs, labels, strict=True)]
         return torch.stack(own, dim=1)
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import torch
 
-from feature_lens.errors import SettingsError
+from feature_lens.errors import SettingsError, in_brief
 from feature_lens.registry import Registry
 
 Reduce = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -112,7 +112,8 @@ def _of_callable(function: Callable[[torch.Tensor], torch.Tensor], n_outputs: in
         found = function(trial)
     except Exception as error:  # the user's function may raise anything; told in one sentence
         raise SettingsError(
-            f"The reduction '{name}' must take the outputs ({n_outputs},), but it raised {type(error).__name__}: {error}."
+            f"The reduction '{name}' must take the outputs ({n_outputs},), but it raised {type(error).__name__}: "
+            f"{in_brief(error)}; correct it."
         ) from error
     if not isinstance(found, torch.Tensor) or found.numel() != 1 or not found.requires_grad:
         raise SettingsError(

@@ -24,7 +24,7 @@ def usable_device(name: str | torch.device, dtype: torch.dtype) -> torch.device:
 
 
 def converted(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    """The module on one device in one precision; complex tensors become complex ones of that precision."""
+    """The module on one device in one precision, with the tensors that are its attributes; complex ones stay complex."""
     wide = torch.complex128 if dtype == torch.float64 else torch.complex64
     places = places_of(module)
 
@@ -34,6 +34,12 @@ def converted(module: torch.nn.Module, dtype: torch.dtype, device: torch.device)
         return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
 
     module._apply(convert)  # type: ignore[no-untyped-call]  # torch gives it no types
+    for part in module.modules():
+        for key, value in vars(
+            part
+        ).items():  # tensors that are neither parameters nor buffers, which torch leaves as they are
+            if isinstance(value, torch.Tensor):
+                vars(part)[key] = convert(value)
     for place, name in places:  # some devices are given new tensors, one for each place of a tied one
         (tensors, key), (firsts, first) = _holder(module, place), _holder(module, name)
         tensors[key] = firsts[first]

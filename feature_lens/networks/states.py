@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from feature_lens.errors import CheckpointError, NetworkError, in_brief
 from feature_lens.networks.checkpoints import EXTRA, read_state
@@ -20,7 +22,9 @@ def load_trained(module: torch.nn.Module, source: State) -> None:
     """Put a trained state into a module, which keeps its own buffers of whole numbers (how many batches were seen) where
     the state has none; raises CheckpointError where it is not one of this very architecture."""
     tensors = _tensors_of(module)
-    needed = [key for key, value in tensors.items() if value.is_floating_point() or value.is_complex()]
+    needed = [
+        key for key, value in tensors.items() if value.numel() and (value.is_floating_point() or value.is_complex())
+    ]
     given, extra = _given(source, "trained")
     own = module.state_dict()
     if surplus := [key for key in extra if key not in own]:
@@ -84,6 +88,11 @@ def _given(source: State, what: str) -> tuple[Params, dict[str, Any]]:
                 f"The {what} state must hold tensors by name, but '{key}' holds {type(value).__name__}; "
                 "give module.state_dict()."
             )
+        if isinstance(value, torch.Tensor) and (is_lazy(value) or value.is_nested):
+            raise CheckpointError(
+                f"The {what} state must hold tensors of one shape, but '{key}' is {'nested' if value.is_nested else 'lazy'}; "
+                "give the state of a module that was run."
+            )
     extra = {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
     return {key: value for key, value in state.items() if key not in extra}, extra
 
@@ -120,7 +129,9 @@ def _usable(value: torch.Tensor, wanted: torch.Tensor, key: str, what: str) -> t
     if value.layout != torch.strided:
         value = value.to_dense()
     real = wanted.is_floating_point()
-    if value.is_meta:
+    if is_traceable_wrapper_subclass(value):
+        came = f"a {type(value).__name__} came, which keeps its numbers in other tensors"
+    elif value.is_meta:
         came = "no data came (it is on 'meta')"
     elif value.is_quantized or (real and not value.is_floating_point()) or (value.is_complex() > wanted.is_complex()):
         came = f"{value.dtype} came"
