@@ -28,10 +28,10 @@ def array_of(values: Any, what: str, *, objects: bool = False) -> Array:
         return array.astype(np.str_)  # text as a table's column holds it
     if array.dtype == object:
         return _of_objects(array, values, what)
-    return native(array)
+    return _native(array)
 
 
-def native(array: Array) -> Array:
+def _native(array: Array) -> Array:
     """The same numbers in this machine's byte order: files of other machines (FITS, IDX) keep another."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 

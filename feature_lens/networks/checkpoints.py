@@ -57,7 +57,7 @@ def read_state(path: Path | str) -> dict[str, Any]:
             f"'{source}' cannot be read ({error.strerror}); mend that, or give another file."
         ) from error
     if content.startswith(_ZIP):
-        _check_sums(content, source)
+        content = _checked(content, source)
     elif content[8:9] == b"{" or source.suffix == ".safetensors":  # after the length of a header of JSON
         return _state_in(_read_safetensors(content, source), source)
     return _state_in(_read_pickle(content, source), source)
@@ -76,21 +76,33 @@ def _read_safetensors(content: bytes, source: Path) -> Any:
         ) from None
 
 
-def _check_sums(content: bytes, source: Path) -> None:
-    """Raise CheckpointError where a record of an archive does not have the checksum that the archive says it has; torch
-    does not look."""
+def _checked(content: bytes, source: Path) -> bytes:
+    """An archive with the very records of this one; raises CheckpointError where one has not the checksum and size that the
+    archive says it has. torch compares neither, and goes by bits of the directory that say nothing of the numbers."""
+    made = io.BytesIO()
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            summed = any(record.CRC for record in archive.infolist())  # torch may be told to leave all of them out
-            bad = archive.testzip() if summed else None
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(made, "w") as anew:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise CheckpointError(
+                    f"'{source}' is a TorchScript program, not a checkpoint; save module.state_dict() and give that."
+                )
+            summed = any(record.CRC for record in archive.infolist())
+            for record in archive.infolist():
+                if not summed:
+                    del record.CRC  # torch may be told to leave all of them out; zipfile then compares none
+                if record.compress_type != zipfile.ZIP_STORED:  # a small file could fill the memory
+                    raise ValueError(f"the record '{record.filename}' is packed, as torch packs none")
+                data = archive.read(record)
+                if len(data) != record.file_size or record.filename in anew.NameToInfo:
+                    raise ValueError(f"the record '{record.filename}' is of another size, or there twice")
+                anew.writestr(record.filename, data)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged bytes make zipfile raise anything; told in one sentence
         raise CheckpointError(
-            f"'{source}' is not a checkpoint, or is damaged ({in_brief(error)}); copy it again or save it again."
+            f"'{source}' is damaged, or not a checkpoint ({in_brief(error)}); copy it again or save it again."
         ) from error
-    if bad is not None:
-        raise CheckpointError(
-            f"'{source}' is damaged (the checksum of '{bad}' is another); copy it again or save it again."
-        )
+    return made.getvalue()
 
 
 def _read_pickle(content: bytes, source: Path) -> Any:
@@ -105,10 +117,6 @@ def _read_pickle(content: bytes, source: Path) -> Any:
             raise CheckpointError(
                 f"'{source}' holds more than tensors{what} and would run code when loaded; "
                 "save module.state_dict() alone and give that."
-            ) from None
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"'{source}' is a TorchScript program, not a checkpoint; save module.state_dict() and give that."
             ) from None
         raise CheckpointError(
             f"'{source}' is not a checkpoint ({_first_sentence(error)}); give a file saved by torch.save."

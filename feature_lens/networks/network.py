@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
-from feature_lens.arrays import native
+from feature_lens.arrays import array_of
 from feature_lens.cards import NetworkCard, ParameterTable
 from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
@@ -162,7 +162,7 @@ class Network:
 
     def tensor(self, inputs: Any) -> torch.Tensor:
         """Inputs as a tensor on the network's device: real numbers in its precision, integers as they are."""
-        tensor = torch.tensor(native(np.asarray(inputs)))  # a copy, which a forward may write over
+        tensor = torch.tensor(array_of(inputs, "inputs"))  # a copy, which a forward may write over
         if not tensor.is_floating_point() and tensor.dtype != torch.bool:
             return tensor.to(self.device, torch.int64)
         made = tensor.to(self.device, self.dtype)
