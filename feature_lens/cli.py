@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -18,9 +18,11 @@ from feature_lens import reading_commands, study_command, theory_commands
 from feature_lens.errors import AppError, FeatureLensError, OutputError, SettingsError, in_brief, is_out_of_memory
 from feature_lens.processes import STOPPED, stopped_by_signals
 from feature_lens.reading_commands import Overwrite, print_card
+from feature_lens.terminal import USAGE, Commands, failed, misused, sources, tell, tell_of_the_stop
 
 app = typer.Typer(
     name="feature-lens",
+    cls=Commands,
     help="Browse the effective features of a trained network beside its neurons.",
     no_args_is_help=True,
     add_completion=False,
@@ -28,9 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     epilog="Example: feature-lens demo",
 )
-
-# Typer brings its own copy of click, or click itself, by its version: its exceptions are reached through Typer.
-_USAGE: Final[type[Exception]] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 Port = Annotated[str, typer.Option(help="Port of the app, or 'auto' for the next free one.")]
 LearningRate = Annotated[
@@ -97,8 +96,8 @@ def train(
 
     files = train_into(name, out, recipe=recipe or (), snapshots=snapshots, overwrite=overwrite)
     epochs, taken = ZOO[name].from_text(recipe or ()).epochs, any(file.stem.startswith("epoch_") for file in files)
-    typer.echo(f"Wrote {', '.join(file.name for file in files)} to {out}. Extract its features with:")
-    typer.echo(
+    tell(f"Wrote {', '.join(file.name for file in files)} to {out}. Extract its features with:")
+    tell(
         f"feature-lens extract --network {out}/net.py:module --data {out}/net.py:examples "
         f"--trained {out}/trained.safetensors --initial {out}/initial.safetensors --out run.h5"
         + (f" --snapshot {out} --snapshot {epochs}={out}/trained.safetensors" if taken else "")
@@ -180,10 +179,10 @@ def extract(
     overwrite: Overwrite = False,
 ) -> None:
     """Extract and rank the features of your own network on your own data."""
-    from feature_lens.store import check_writable
+    from feature_lens.store import check_apart, check_writable
 
     if not plan:
-        check_writable(out, overwrite)
+        check_apart(check_writable(out, overwrite), [*sources(network, data, snapshot), trained, initial])
     from feature_lens.dynamics import parsed_snapshots
     from feature_lens.extract import DEFAULT_SETS, ExtractSettings, SetSettings, extract_run, extraction_plan
     from feature_lens.networks import Network
@@ -226,7 +225,7 @@ def extract(
     examples = make_examples(data)
     taken = parsed_snapshots(snapshot) if snapshot else None
     if plan:
-        typer.echo(extraction_plan(frozen, examples, settings, taken))
+        tell(extraction_plan(frozen, examples, settings, taken))
         return
     extract_run(frozen, examples, out, settings, name=name, overwrite=overwrite, remarks=remarks, snapshots=taken)
     _tell(out)
@@ -265,10 +264,10 @@ def kernel(
     from feature_lens.networks import Network
     from feature_lens.networks.factories import make_examples, make_module
     from feature_lens.networks.learning_rates import parsed_rates
-    from feature_lens.store import check_writable
+    from feature_lens.store import check_apart, check_writable
 
     if not plan:
-        check_writable(out, overwrite)
+        check_apart(check_writable(out, overwrite), [*sources(network, data), trained, initial])
     frozen = Network.from_module(
         make_module(network),
         trained=trained,
@@ -280,10 +279,10 @@ def kernel(
     chosen = tuple(layers) if layers else None
     settings = KernelSettings(at, outputs, between, by, each_output, chosen, memory)  # type: ignore[arg-type]  # as above
     if plan:
-        typer.echo(kernel_plan(frozen, make_examples(data), settings))
+        tell(kernel_plan(frozen, make_examples(data), settings))
         return
-    extract_kernel(frozen, make_examples(data), out, settings, overwrite=overwrite, tell=typer.echo)
-    typer.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
+    extract_kernel(frozen, make_examples(data), out, settings, overwrite=overwrite, tell=tell)
+    tell(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")
 
 
 app.command(epilog="Example: feature-lens theory digits --out theory")(theory_commands.theory)
@@ -314,7 +313,7 @@ def open_app(
 
 def _tell(path: Path) -> None:
     print_card(path)
-    typer.echo(f"\nWrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it with: feature-lens app {path}")
+    tell(f"\nWrote {path} ({path.stat().st_size / 1e6:.1f} MB). Open it with: feature-lens app {path}")
 
 
 def _port(wanted: str) -> int:
@@ -334,7 +333,7 @@ def _serve(paths: list[Path], port: int, base_path: str = "", host_names: Sequen
     from feature_lens_app.launch import command, environment, url
 
     line = command(paths, port, base_path, host_names)
-    typer.echo(f"The app is at {url(port, base_path)} (stop it with Ctrl+C).")
+    tell(f"The app is at {url(port, base_path)} (stop it with Ctrl+C).")
     sys.stdout.flush()
     os.execve(line[0], line, environment())
 
@@ -345,53 +344,27 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
-        warnings.showwarning = lambda message, *_, **__: typer.echo(
-            f"Warning: {' '.join(f'{message}'.split())}", err=True
-        )
+        warnings.showwarning = lambda message, *_, **__: tell(f"Warning: {' '.join(f'{message}'.split())}", err=True)
     try:
-        with stopped_by_signals(_tell_of_the_stop):
+        with stopped_by_signals(tell_of_the_stop):
             status = app(arguments, standalone_mode=False, prog_name="feature-lens")
         if status == STOPPED:
-            _tell_of_the_stop()
+            tell_of_the_stop()
     except FeatureLensError as error:
-        status = _failed(str(error), debug)
-    except _USAGE as error:
-        status = _misused(error, debug)
+        status = failed(str(error), debug)
+    except USAGE as error:
+        status = misused(error, debug)
     except (typer.Abort, KeyboardInterrupt):
-        _tell_of_the_stop()
+        tell_of_the_stop()
         status = STOPPED
     except BrokenPipeError:
         status = 0
     except OSError as error:
-        status = _failed(
-            str(OutputError(f"The system refused: {error}; what was not finished was not written.")), debug
-        )
+        status = failed(str(OutputError(f"The system refused: {error}; what was not finished was not written.")), debug)
     except Exception as error:  # noqa: BLE001  # a defect of ours or of the user's net: told in one line, traced by --debug
         why = "memory ran out" if is_out_of_memory(error) else "not foreseen; --debug shows the trace"
-        status = _failed(f"{type(error).__name__}: {in_brief(error)} ({why}).", debug)
+        status = failed(f"{type(error).__name__}: {in_brief(error)} ({why}).", debug)
     sys.exit(status or 0)
-
-
-def _tell_of_the_stop() -> None:
-    typer.echo("Stopped; what was not finished was not written.", err=True)
-
-
-def _misused(error: Any, debug: bool) -> int:
-    """An unknown option, a missing argument, a word where a number belongs; or no argument at all, which shows the help."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-        return 2
-    of = error.ctx.command_path if getattr(error, "ctx", None) is not None else "feature-lens"
-    return _failed(f"{error.format_message().rstrip('.')}; see '{of} --help'.", debug)
-
-
-def _failed(sentence: str, debug: bool) -> int:
-    if debug:
-        import traceback
-
-        traceback.print_exc()
-    typer.echo(f"Error: {' '.join(sentence.splitlines())}", err=True)
-    return 2
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from feature_lens.errors import SettingsError
+from feature_lens.terminal import tell
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
@@ -20,12 +21,13 @@ def info(
     schema: Annotated[bool, typer.Option("--schema", help="Print the specification of the file format.")] = False,
 ) -> None:
     """Print the card of a run, or the specification of its file format."""
-    if schema:
+    if schema is (file is not None):
+        came = "both came" if schema else "none was given"
+        raise SettingsError(f"A run file was wanted, or --schema without one, but {came}; give one of the two.")
+    if file is None:
         from feature_lens.store import specification
 
-        typer.echo(specification(), nl=False)
-    elif file is None:
-        raise SettingsError("A run file was wanted, but none was given; name one, or ask for --schema.")
+        tell(specification(), nl=False)
     else:
         print_card(file)
 
@@ -43,7 +45,7 @@ def export(
 ) -> None:
     """Write the top-activating examples of features to a file; the same bytes as the app gives."""
     from feature_lens.analysis import ExportRequest, export_bytes, export_name, open_run
-    from feature_lens.store import check_writable, write_bytes
+    from feature_lens.store import check_apart, check_writable, write_bytes
 
     with open_run(file) as run:
         request = ExportRequest(
@@ -54,8 +56,9 @@ def export(
             count,
         )
         target = check_writable(out or Path(export_name(run, request, kind)), overwrite)
+        check_apart(target, [file])
         write_bytes(export_bytes(run, request, kind), target, overwrite)
-    typer.echo(f"Wrote {target}.")
+    tell(f"Wrote {target}.")
 
 
 def table(
@@ -69,17 +72,22 @@ def table(
 ) -> None:
     """Write a table to a file: outputs, measures, and all that the dual model says; the same bytes as the app gives."""
     from feature_lens.analysis import TABLES, TableRequest, held_tables, open_run, table_bytes, table_name
-    from feature_lens.store import check_writable, write_bytes
+    from feature_lens.store import check_apart, check_writable, write_bytes
 
     with open_run(file) as run:
         if name is None:
+            if overwrite or kind != "csv" or any(given is not None for given in (example, output, out)):
+                raise SettingsError(
+                    "Options of a table came without its name; give it, or leave them out to list the tables."
+                )
             for held in held_tables(run):
-                typer.echo(f"{held:24} {TABLES[held].words}")
+                tell(f"{held:24} {TABLES[held].words}")
             return
         request = TableRequest(name, example, output)
         target = check_writable(out or Path(table_name(run, request, kind)), overwrite)
+        check_apart(target, [file])
         write_bytes(table_bytes(run, request, kind), target, overwrite)
-    typer.echo(f"Wrote {target}.")
+    tell(f"Wrote {target}.")
 
 
 def report(
@@ -89,12 +97,13 @@ def report(
 ) -> None:
     """Write the report card of a run: one HTML file to read or print, with the figures that matter."""
     from feature_lens.analysis import open_run, report_html, report_name
-    from feature_lens.store import check_writable, write_bytes
+    from feature_lens.store import check_apart, check_writable, write_bytes
 
     with open_run(file) as run:
         target = check_writable(out or Path(report_name(run)), overwrite)
+        check_apart(target, [file])
         write_bytes(report_html(run), target, overwrite)
-    typer.echo(f"Wrote {target}.")
+    tell(f"Wrote {target}.")
 
 
 def print_card(path: Path) -> None:
@@ -102,4 +111,4 @@ def print_card(path: Path) -> None:
     from feature_lens.analysis import open_run, run_card
 
     with open_run(path) as run:
-        typer.echo(run_card(run), nl=False)
+        tell(run_card(run), nl=False)

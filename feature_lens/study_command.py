@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from feature_lens.terminal import tell
+
 _STUDIES = "Study: digits, language-model, mnist, modular-mlp, modular-transformer, optimisers, superposition"
 
 
@@ -33,8 +35,8 @@ def study(
     made = run_studies(names, out, workers=workers, overwrite=overwrite, progress=_bar)
     for one, paths in made.items():
         answer = next(path for path in paths if path.suffix == ".md").read_text(encoding="utf-8")
-        typer.echo(f"{answer}\nWrote {', '.join(path.name for path in paths)} to {out}.")
-        typer.echo(f"Look at it with: feature-lens app {out / f'{one}.h5'}\n")
+        tell(f"{answer}\nWrote {', '.join(path.name for path in paths)} to {out}.")
+        tell(f"Look at it with: feature-lens app {out / f'{one}.h5'}\n")
 
 
 def _bar(seeds: Iterable[Any], total: int) -> Iterable[Any]:

@@ -14,6 +14,7 @@ import typer
 
 from feature_lens.errors import SettingsError
 from feature_lens.reading_commands import Overwrite
+from feature_lens.terminal import given_on_the_line, tell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+# What is asked, and the options that belong to it; without the others, which would be ignored in silence.
+_BELONGING = {
+    "networks of many widths": ("widths", "depths", "seeds", "time", "workers"),
+    "--algorithms": ("most_steps",),
+    "one network": ("time", "side"),
+}
+
+
 def theory(
+    ctx: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="Network of the zoo as shipped; without one, networks of many widths.")
     ] = None,
@@ -52,11 +62,17 @@ def theory(
     overwrite: Overwrite = False,
 ) -> None:
     """Hold networks against their expansion in 1 / width: kernel prediction, next-to-leading order, the real network."""
+    asked = "--algorithms" if algorithms else "one network" if name or network or data else "networks of many widths"
+    for what, options in _BELONGING.items():
+        for option in given_on_the_line(ctx, set(options) - set(_BELONGING[asked])):
+            raise SettingsError(f"The option {option} belongs to {what}, but {asked} came; leave it out.")
     if out is not None:
         from feature_lens.store import check_folder
 
-        check_folder(out, overwrite).mkdir(parents=True, exist_ok=True)
+        check_folder(out, overwrite)
     own = _own(name, network, data, trained, initial, learning_rate or [])
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     if algorithms:
         files = _algorithms(own, most_steps)
     elif own is None:
@@ -111,15 +127,15 @@ def _widths(
     settings = WidthSettings(widths, depths, seeds, time, workers)
     found = width_study(settings, lambda rows, total: _bar(rows, "network", total))
     table = slopes(found)
-    typer.echo(
+    tell(
         f"Medians over {seeds} seeds of the error on test points, relative to what training added; gradient flow to "
         f"T = {time:g} on 6 points, solved to 1e-9.\n"
     )
     _show(table)
-    typer.echo("\n" + "\n".join(f"{name:8} {words}" for name, words in PREDICTIONS.items()))
+    tell("\n" + "\n".join(f"{name:8} {words}" for name, words in PREDICTIONS.items()))
     for depth, of_depth in table.groupby("depth") if len(set(widths)) > 1 else ():
         own = of_depth.set_index("prediction")["slope"]
-        typer.echo(
+        tell(
             f"With {depth} hidden layer{'s' if depth != 1 else ''} the error of leading order falls as width to the power "
             f"{own['leading']:.2f}, that of next-to-leading order as {own['next']:.2f}."
         )
@@ -149,11 +165,11 @@ def _network(network: Network, examples: Examples, time: float | None, side: int
         best_order(found),
         course_sentence(course, found.matched),
     ):
-        typer.echo(sentence)
-    typer.echo("")
+        tell(sentence)
+    tell("")
     orders = order_table(found)
     _show(orders)
-    typer.echo("")
+    tell("")
     _show(course)
     return {"orders.csv": _csv(orders), "course.csv": _csv(course), "course.png": course_figure(course)}
 
@@ -180,16 +196,16 @@ def _algorithms(own: tuple[Network, Examples] | None, most_steps: int) -> dict[s
     found = algorithm_study(
         network, examples, targets, test, settings=settings, progress=lambda some: _bar(some, "algorithm")
     )
-    typer.echo(
+    tell(
         "Each algorithm until its training loss is 5 % of the initial one, or its steps are spent; errors of the expansion of full-batch descent of "
         "as many steps, and distances from the first algorithm's outputs, relative to what training added:\n"
     )
     _show(found.trained)
-    typer.echo(
+    tell(
         "\nLeading effective features of every pair (overlap 1: the same span; correlation of features matched one to one):\n"
     )
     _show(found.pairs)
-    typer.echo(f"\nEach feature of {found.trained['algorithm'][0]}, and its correlation with its match:\n")
+    tell(f"\nEach feature of {found.trained['algorithm'][0]}, and its correlation with its match:\n")
     _show(found.features.reset_index())
     return {
         "trained.csv": _csv(found.trained),
@@ -212,7 +228,7 @@ def _bar(items: Iterable[T], unit: str, total: int | None = None) -> Iterable[T]
 
 
 def _show(table: pd.DataFrame) -> None:
-    typer.echo(table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3g}"))
+    tell(table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.3g}"))
 
 
 def _csv(table: Any) -> bytes:
@@ -225,4 +241,4 @@ def _write(files: Mapping[str, bytes], folder: Path, overwrite: bool) -> None:
 
     for name, content in files.items():
         write_bytes(content, folder / name, overwrite)
-    typer.echo(f"\nWrote {', '.join(files)} to {folder}.")
+    tell(f"\nWrote {', '.join(files)} to {folder}.")

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from feature_lens_app import launch
 from torch import nn
 
 from feature_lens import cli, reading_commands
@@ -27,6 +28,7 @@ from feature_lens.analysis import (
     table_name,
 )
 from feature_lens.store import specification
+from feature_lens.terminal import shown
 
 SOURCE = """
 import numpy as np, torch
@@ -52,6 +54,7 @@ def nan(): return np.where(X > 2, np.nan, X), Y
 def out_of_range(): return X, Y + 1
 def duplicates(): return Examples.from_arrays(X, Y, ids=[1] * 20)
 def raising(): raise RuntimeError("no\\nluck")
+def colourful(): raise RuntimeError("\\x1b]0;title\\x07\\u202ered \\x1b[31m")
 def dropping(): return torch.nn.Sequential(torch.nn.Dropout(), net())
 def norming(): return torch.nn.Sequential(torch.nn.BatchNorm1d(6), net())
 def frozen(): return net().requires_grad_(False)
@@ -279,6 +282,7 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "random": (["--network", "net.py:noisy"], "two passes differed"),
     "no network": (["--network", "net.py:data"], "must return a torch.nn.Module, but Examples came"),
     "a factory that raises": (["--data", "net.py:raising"], "raised RuntimeError: no; mend it"),
+    "a factory that raises escape codes": (["--data", "net.py:colourful"], r"RuntimeError: \\x1b\]0;title\\x07\\u202ered \\x1b\[31m; mend it"),
     "a missing factory": (["--network", "net.py:nothing"], "has no function 'nothing'"),
     "a missing file": (["--network", "nothing.py:net"], "There is no file 'nothing.py'"),
     "no factory": (["--network", "net.py"], "is named 'pkg.mod:make' or 'file.py:make', but 'net.py' came"),
@@ -313,6 +317,12 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "a word for a number": (["--keep", "many"], "Invalid value for '--keep'.*; see 'feature-lens extract --help'"),
     "an unknown option": (["--kep", "3"], "No such option"),
     "an argument too many": (["extra"], "extra"),
+    "an option twice": (["--keep", "3", "--keep", "4"], "The option --keep takes one value, but was given 2 times; give it once"),
+    "its own source as output": (["--out", "net.py", "--overwrite"], "'net.py' is read by this command and is never replaced by it"),
+    "its module as output": (["--network", "net:net", "--out", "net.py", "--overwrite"], "'net.py' is read by this command"),
+    "its checkpoint as output": (["--trained", "trained.pt", "--out", "./trained.pt", "--overwrite"], "'trained.pt' is read by this command"),
+    "its snapshot as output": (["--snapshot", "1=trained.pt", "--out", "trained.pt", "--overwrite"], "'trained.pt' is read by this command"),
+    "one of its snapshots as output": (["--snapshot", ".", "--out", "other.pt", "--overwrite"], "'other.pt' is read by this command"),
 }  # fmt: skip
 
 
@@ -402,6 +412,25 @@ def test_info_prints_a_card_and_the_schema(invoke: Invoke, run_file: Path) -> No
     assert invoke("info", "--schema") == (0, specification(), "")
 
 
+def test_a_run_is_never_replaced_by_what_is_made_of_it(invoke: Invoke, run_file: Path, here: Path) -> None:
+    (here / "own.h5").write_bytes(run_file.read_bytes())
+    (here / "link.h5").symlink_to("own.h5")
+    before = _contents(here)
+    for out in ("own.h5", "link.h5"):
+        for line in (["export", "own.h5", "--set", "unit"], ["table", "own.h5", "outputs"], ["report", "own.h5"]):
+            assert f"'{out}' is read by this command" in _sentence(invoke(*line, "--out", out, "--overwrite"))
+    assert _contents(here) == before
+    assert "or --schema without one, but both came" in _sentence(invoke("info", "own.h5", "--schema"))
+    assert "or --schema without one, but none was given" in _sentence(invoke("info"))
+    for options in (["--example", "3"], ["--output", "0"], ["--out", "x.csv"], ["--format", "jsonl"], ["--overwrite"]):
+        assert "Options of a table came without its name" in _sentence(invoke("table", "own.h5", *options))
+    assert _contents(here) == before
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    assert shown("a\x1b[31m\x07\r\u202eß\n\t–\udc80\x9b") == "a\\x1b[31m\\x07\\r\\u202eß\n\t–\\udc80\\x9b"
+
+
 def test_info_never_loads_torch(run_file: Path) -> None:
     code = f"""
 import sys
@@ -437,7 +466,6 @@ def test_files_that_are_no_runs(invoke: Invoke, here: Path, run_file: Path) -> N
     }.items():
         assert sentence in _sentence(invoke("info", name))
         assert sentence in _sentence(invoke("export", name, "--set", "eigen", "--out", "x.csv"))
-    assert "A run file was wanted, but none was given" in _sentence(invoke("info"))
     assert _contents(here) == before
 
 
@@ -591,6 +619,14 @@ def test_a_host_name_that_cannot_be_one_is_refused(invoke: Invoke, run_file: Pat
         assert f"NAME or NAME:PORT as browsers send it, such as lens.example.org, but '{wrong}' came" in _sentence(
             found
         )
+
+
+def test_a_path_prefix_that_cannot_be_one_is_refused(invoke: Invoke, run_file: Path) -> None:
+    for wrong in ("/../x", "a b", "a//b", "\x1b", "a/.", "a?b", "http://a.org"):
+        said = _sentence(invoke("app", str(run_file), "--port", "auto", f"--base-path={wrong}"))
+        assert f"such as tools/lens, but '{shown(wrong)}' came; correct --base-path." in said
+    for right in ("", "/", "a", "/a.b/c-1/"):
+        assert "--base-path=" + right.strip("/") in launch.command([run_file], 8501, right)
 
 
 def test_the_demo_refuses_an_existing_file_before_it_trains(

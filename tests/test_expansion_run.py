@@ -266,6 +266,10 @@ def test_theory_over_widths_and_algorithms(invoke: Invoke, here: Path) -> None:
         ((*NET, "--side", "0"), "At least one row"),
         (("--widths", "0"), "at least 1"),
         (("--out", "net.py"), "is a file"),
+        (("--side", "3"), "--side belongs to one network, but networks of many widths came"),
+        (("digits", "--seeds", "3"), "--seeds belongs to networks of many widths, but one network came"),
+        (("digits", "--most-steps", "3"), "--most-steps belongs to --algorithms, but one network came"),
+        (("--algorithms", "--time", "3"), "--time belongs to networks of many widths, but --algorithms came"),
         (
             ("--algorithms", "--network", "net.py:net", "--data", "net.py:one_class", "--initial", "trained.pt"),
             "held-out",

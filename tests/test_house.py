@@ -57,12 +57,22 @@ ROOMS: dict[str, set[str]] = {
     "extract_kernel": {"networks", "features", "store"},
     "demos": {"networks", "settings", "extract", "store"},
     "studies": {"networks", "features", "dual", "settings", "extract", "store", "analysis"},
-    "reading_commands": {"store", "analysis"},
-    "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands"},
-    "study_command": {"studies"},
+    "terminal": set(),
+    "reading_commands": {"store", "analysis", "terminal"},
+    "theory_commands": {"networks", "dual", "store", "analysis", "reading_commands", "terminal"},
+    "study_command": {"studies", "terminal"},
     "cli": {
         *("networks", "features", "dual", "dynamics", "store", "analysis", "settings"),
-        *("extract", "extract_kernel", "demos", "reading_commands", "theory_commands", "study_command", "app"),
+        *(
+            "extract",
+            "extract_kernel",
+            "demos",
+            "reading_commands",
+            "theory_commands",
+            "study_command",
+            "app",
+            "terminal",
+        ),
     },
     "app": {"store", "analysis"},
 }
@@ -78,7 +88,7 @@ LIBRARIES: dict[str, set[str]] = {
     "starlette": {"app"},
     "altair": {"app"},
     "networkx": {"analysis"},
-    "typer": {"cli", "reading_commands", "theory_commands", "study_command"},
+    "typer": {"cli", "terminal", "reading_commands", "theory_commands", "study_command"},
     "matplotlib": {"analysis"},
     "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
     "scipy": {"features", "dual", "dynamics", "analysis"},
@@ -239,7 +249,7 @@ PUBLIC = {
     """,
     "feature_lens.dynamics": "DynamicsSettings FinalFeatures dynamics_tables parsed_snapshots steps_of",
     "feature_lens.studies": "STUDIES Contender ContenderStudy Study",
-    "feature_lens.store": "RunFile check_folder check_writable kernel_file specification write_bytes write_run",
+    "feature_lens.store": "RunFile check_apart check_folder check_writable kernel_file specification write_bytes write_run",
     "feature_lens.analysis": """
         ACCENT CLASS_COLOURS EXPORTERS ExportRequest FeatureView Matching QuantileRow RENDERERS Run Selectivity
         SheetGeometry TABLES TableRequest alt_text at_rank best_matches class_colour class_figures class_profile contact_sheet default_view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tomllib
@@ -17,6 +18,7 @@ ADDRESS: Final = "127.0.0.1"
 MAIN: Final = Path(__file__).with_name("main.py")
 CONFIG: Final = Path(__file__).with_name(".streamlit") / "config.toml"
 PORTS_TRIED: Final = 100
+_PREFIX: Final = re.compile(r"(?:(?!\.\.?(?:/|$))[A-Za-z0-9._~-]+(?:/(?!/|$)|$))*")
 
 
 def command(
@@ -25,9 +27,15 @@ def command(
     """The command that serves the app on `paths` (run files or folders of them); meant for exec, so that a signal ends it.
 
     -P keeps the user's working directory from shadowing modules. Paths are made absolute: they mean what they
-    meant to the user, and none can be taken for an option. Raises AppError for a host name that cannot be one.
+    meant to the user, and none can be taken for an option. Raises AppError for a host name or a path prefix that cannot be
+    one.
     """
     OwnNames.of(port, host_names)
+    if not _PREFIX.fullmatch(_trimmed(base_path)):
+        raise AppError(
+            f"A path prefix is made of letters, digits and -._~, with / between its parts, such as tools/lens, but "
+            f"'{base_path}' came; correct --base-path."
+        )
     return [
         *(sys.executable, "-P", "-m", "feature_lens_app.server"),
         *("--port", str(port)),

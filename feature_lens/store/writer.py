@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,15 @@ def check_writable(path: Path | str, overwrite: bool = False) -> Path:
     except OSError as error:
         raise OutputError(f"Nothing can be written in '{folder}' ({reason(error)}); choose another path.") from None
     return target
+
+
+def check_apart(target: Path, read: Iterable[Path | str | None]) -> None:
+    """Raises OutputError where the file to be written is one that is read for it, by whatever name: not even `overwrite`
+    means that."""
+    if target.exists() and any(
+        given is not None and os.path.exists(given) and target.samefile(given) for given in read
+    ):
+        raise OutputError(f"'{target}' is read by this command and is never replaced by it; choose another path.")
 
 
 def check_folder(path: Path | str, overwrite: bool = False) -> Path:
