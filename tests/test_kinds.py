@@ -18,7 +18,7 @@ from torch import nn
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.features.effective import EffectiveFeatures
-from feature_lens.features.kinds import KINDS
+from feature_lens.features.kinds import KINDS, exact_path
 from feature_lens.features.kinds.kinks import crossings, refined
 from feature_lens.networks import Network
 
@@ -209,6 +209,40 @@ def test_path_features_of_other_nets_are_integrated_to_the_tolerance_and_say_so(
     assert any("adaptive quadrature, because" in remark for remark in design.remarks)
     stopped = any("stopped at an estimated error" in remark for remark in design.remarks)
     assert stopped == (name != "mlp")
+
+
+class _Jumping(nn.Module):
+    """Jumps where the sum of its weights changes its sign, which no derivative shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.layer(x)) + (self.layer.weight.sum() > 0)
+
+
+def test_path_features_that_do_not_add_up_say_so() -> None:
+    module = _Jumping().double().eval()
+    ends = [{name: value.fill_(end) for name, value in _Jumping().double().state_dict().items()} for end in (-0.5, 0.5)]
+    network = Network.from_module(module, trained=ends[1], initial=ends[0])
+    design = EffectiveFeatures(network, Examples.from_arrays(_inputs((3,), 6)), "path")
+    design.gram()
+    assert any("do not add up to what training added" in remark for remark in design.remarks)
+
+
+@pytest.mark.parametrize("layers", [None, ["0"]])
+def test_a_kink_that_is_missed_on_a_later_tile_is_seen(
+    layers: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = _rows(_made("relu", n=40, tile=8))[:, : None if layers is None else 42]
+    design = _made("relu", n=40, tile=8, layers=layers)  # type: ignore[arg-type]  # passed on
+    design.pieces()
+    monkeypatch.setattr(exact_path, "crossings", lambda values, edges, degree: [np.empty(0) for _ in edges])
+    found = _rows(design)
+    assert any("do not add up to what training added on a tile" in remark for remark in design.remarks)
+    # Kinks that are not looked for leave a residual, as in other nets.
+    np.testing.assert_allclose(found, wanted[:, : found.shape[1]], atol=1e-2 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("outputs", ["trace", "target", "output:1", "margin"])

@@ -10,6 +10,7 @@ from scipy.integrate import quad_vec
 from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
 from feature_lens.features.forms import until_kept
+from feature_lens.features.kinds.completeness import left_over
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.pieces import Piece, as_pieces, as_rows
 
@@ -31,7 +32,7 @@ class AdaptivePath:
         self._sizes = {name: self._start[name].numel() for name in ask.chosen}
         self._factors = Factors(ask.network, self._start, ask.reduction, ask.chosen)
         self._tolerance = max(ask.tolerance, _LEAST[ask.network.dtype])
-        self._worst = 0.0
+        self._worst = self._left_over = 0.0
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -40,6 +41,11 @@ class AdaptivePath:
             how += (
                 f" It stopped at an estimated error of {self._worst:.1e} of the largest feature, above the tolerance "
                 f"of {self._tolerance:.0e}."
+            )
+        if self._left_over > 10 * max(self._worst, self._tolerance):
+            how += (
+                f" They do not add up to what training added: {self._left_over:.1e} of it is missing on some example, as "
+                "where outputs jump along the path, or change with a parameter that autograd gives no gradient."
             )
         return (how, *self._factors.remarks)
 
@@ -84,6 +90,11 @@ class AdaptivePath:
         )
         self._worst = max(self._worst, float(error) / max(float(np.abs(found).max()), np.finfo(np.float64).tiny))
         made = torch.as_tensor(found.reshape(shape), dtype=self._ask.network.dtype)
+        if verify and len(self._sizes) == len(self._added):
+            parts = torch.split(made, list(self._sizes.values()), dim=2)
+            shares = [part @ self._added[name].flatten().cpu() for name, part in zip(self._sizes, parts, strict=True)]
+            apart, size = left_over(self._ask, torch.stack(shares), inputs, labels)
+            self._left_over = max(self._left_over, float((apart / size.clamp_min(1e-300)).nan_to_num(0.0).max()))
         return as_pieces(made, self._sizes)
 
     def _like(self, inputs: torch.Tensor) -> torch.Tensor:

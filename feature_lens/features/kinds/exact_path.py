@@ -12,6 +12,7 @@ import torch
 from feature_lens.features.design import as_matrix
 from feature_lens.features.factors import Factors
 from feature_lens.features.forms import FormChanged, until_kept
+from feature_lens.features.kinds.completeness import left_over
 from feature_lens.features.kinds.kind import Ask
 from feature_lens.features.kinds.kinks import crossings, refined
 from feature_lens.features.kinds.pencil import NotAPencil, Pencil
@@ -91,20 +92,8 @@ class ExactPath:
 
     def _require_completeness(self, shares: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         """Hold what tensors contribute, (tensors, b, q), against what training added: a kink that was missed shows."""
-        network, reduce = self._ask.network, self._ask.reduction.reduce
-        start, added = network.at("initial"), network.displacement()
-        with torch.no_grad():
-            first, last = (
-                network({name: value + place * added[name] for name, value in start.items()}, inputs)
-                for place in (0.0, 1.0)
-            )
-        ends = [
-            torch.stack([reduce(row, label) for row, label in zip(end, labels, strict=True)]).cpu()
-            for end in (first, last)
-        ]
-        scale = torch.maximum(shares.abs().sum(dim=0), ends[0].abs() + ends[1].abs())
-        apart = (shares.sum(dim=0) - (ends[1] - ends[0])).abs()
-        if bool((apart > _SAME[network.dtype] * scale).any()):
+        apart, size = left_over(self._ask, shares, inputs, labels)
+        if bool((apart > _SAME[self._ask.network.dtype] * size).any()):
             raise NotAPencil("its features do not add up to what training added on a tile")
 
     def _pieces(self, inputs: torch.Tensor, labels: torch.Tensor) -> list[Piece]:
