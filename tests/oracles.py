@@ -26,7 +26,7 @@ def dense_jacobian(
         one = torch.as_tensor(x)[None]
         if one.is_floating_point():
             one = one.double().requires_grad_(True)
-        outputs = module(one)[0]
+        outputs = module(one)[0].reshape(-1)
         if reduce is not None:
             outputs = reduce(outputs, 0 if labels is None else int(labels[position])).reshape(-1)
         quantities = []

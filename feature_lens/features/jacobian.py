@@ -24,6 +24,8 @@ from feature_lens.networks.scrutiny import refuse_written
 _LOG = logging.getLogger("feature_lens")
 # Relative difference from autograd that rounding may make.
 AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+# What vmap says of passes whose way or sizes depend on numbers that it hides.
+_BY_DATA = ("data-dependent control flow", "dynamic shape", "stack expects each tensor to be equal size")
 
 
 class Jacobian:
@@ -139,7 +141,8 @@ def believed(
     except NetworkError:
         raise
     except Exception as error:  # noqa: BLE001  # a net may do anything under vmap; the reason is recorded and logged
-        refuse(f"{type(error).__name__}: {in_brief(error)}")
+        by_data = any(words in str(error) for words in _BY_DATA)
+        refuse("what is run depends on the data" if by_data else f"{type(error).__name__}: {in_brief(error)}")
         return None
     if any("batching rule" in str(warning.message) for warning in caught):
         refuse("a batching rule is missing")

@@ -35,8 +35,8 @@ def gradients_by_owner(outputs: torch.Tensor, nodes: Sequence[Any]) -> tuple[Gra
 
 def layouts_of(plain: torch.Tensor | None, owned: torch.Tensor | None, examples: int) -> frozenset[Layout]:
     """The layouts that b examples may have in a tensor, from its gradient and the one with example n weighted n + 1
-    times; none where the entries belong to no single example."""
-    if plain is None or owned is None:
+    times; none where the entries belong to no single example, or are complex, which no rule knows."""
+    if plain is None or owned is None or plain.is_complex():
         return frozenset()
     return frozenset(layout for layout in _candidates(plain, examples) if _fits(layout, plain, owned, examples))
 

@@ -88,9 +88,13 @@ def _unowned(use: Found, is_ambiguous: bool, plain: torch.Tensor, owned: torch.T
     """Why the rows of what a use made are not those of the examples, in order."""
     if is_ambiguous:
         return "its gradient does not tell the examples apart"
-    if owned is not None and have_owners(plain, owned) and max(use.output_shape, default=0) < PROBED:
+    if plain.is_complex():
+        return f"its use in {use.kind} made complex numbers"
+    if owned is None or not have_owners(plain, owned):
+        return f"its use in {use.kind} made what examples share"
+    if max(use.output_shape, default=0) < PROBED:
         return f"its use in {use.kind} made fewer rows than there are examples"
-    return f"its use in {use.kind} is the same for all examples"
+    return f"its use in {use.kind} made rows that are not those of the examples in their order"
 
 
 def _narrowed(
