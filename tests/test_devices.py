@@ -35,8 +35,8 @@ def pair(name):
     torch.manual_seed(0)
     module = make().eval()
     examples = Examples.from_arrays(data(13), np.arange(13) % 2, split=np.arange(13) % 3 > 0)
-    initial = {key: value + 0.1 * torch.randn_like(value) for key, value in module.state_dict().items()
-               if value.is_floating_point()}
+    moved = {id(value): value.detach() + 0.1 * torch.randn_like(value) for value in module.parameters()}
+    initial = {key: moved[id(value)] for key, value in module.state_dict(keep_vars=True).items() if id(value) in moved}
     return [Network.from_module(module, initial=module.state_dict() | initial, device=device)
             for device in ("cpu", "far")], examples
 
