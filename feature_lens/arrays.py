@@ -155,6 +155,14 @@ def finite_rows(array: Array) -> npt.NDArray[np.bool_]:
     return np.asarray(finite.all(axis=1))
 
 
+def require_storable(text: str, what: str) -> None:
+    """Refuse a text that no file can hold as it is: half a character, or one that ends texts."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ExamplesError(
+            f"A file cannot hold the text {text!a} {what} (NUL characters, or halves of characters); write it otherwise."
+        )
+
+
 def some_of(ids: Array, chosen: Array) -> str:
     """The first three of the chosen ids, in words."""
     shown = ", ".join(str(i) for i in ids[chosen][:3])

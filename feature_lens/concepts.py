@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.arrays import array_of
+from feature_lens.arrays import array_of, require_storable
 from feature_lens.errors import ExamplesError
 
 # A name is a group of the file and the head of a column of tables.
@@ -42,6 +42,8 @@ class Concept:
                 f"The concept '{self.name}' needs real values (n, d), but {self.values.dtype} of shape "
                 f"{self.values.shape} came; give one row per example."
             )
+        for text in (self.name, *self.labels):
+            require_storable(text, "of a concept")
         known = np.count_nonzero(np.isfinite(self.values).all(axis=1))
         if known < len(self.values):
             raise ExamplesError(

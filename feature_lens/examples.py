@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.arrays import Array, array_of, finite_rows, some_of, stacked
+from feature_lens.arrays import Array, array_of, finite_rows, require_storable, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError, in_brief
 from feature_lens.labels import read_targets
@@ -237,10 +237,15 @@ class Examples:
 def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ExamplesError(f"The {what} are a list of words, but the text '{names}' came; put it into a list.")
-    return tuple(str(name) for name in names)
+    words = tuple(str(name) for name in names)
+    for word in words:
+        require_storable(word, f"of the {what}")
+    return words
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        require_storable(name, "of the class names")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ExamplesError(f"Class names must differ, but '{twice}' came more than once; give each class its own.")
@@ -248,6 +253,9 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ids(ids: Any, n: int) -> Array:
+    for one in ids if isinstance(ids, list | tuple) else ():  # an array of text drops what ends it
+        if isinstance(one, str):
+            require_storable(one, "of the ids")
     array = array_of(ids, "ids")
     if not (np.issubdtype(array.dtype, np.integer) or array.dtype.kind == "U"):
         raise ExamplesError(f"Ids are integers or strings, but {array.dtype} came; convert them first.")
@@ -255,6 +263,9 @@ def _ids(ids: Any, n: int) -> Array:
         raise ExamplesError(f"There must be one id for each of {n} examples, but the shape {array.shape} came.")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise ExamplesError(f"Integer ids must be below 2^63, but {array.max()} came; give them as text.")
+    if array.dtype.kind == "U":
+        for text in array.tolist():
+            require_storable(text, "of the ids")
     unique, counts = np.unique(array, return_counts=True)
     if len(unique) < n:
         raise ExamplesError(

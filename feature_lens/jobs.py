@@ -16,6 +16,9 @@ from feature_lens.features.neurons import Logits, NeuronActivations, hidden_laye
 from feature_lens.networks import Network
 from feature_lens.settings import DEFAULT_SETS, ExtractSettings, SetSettings, as_name
 
+# Output reductions that are one and the same where there is one output.
+_OF_ONE_OUTPUT = ("flattened", "trace", "sum", "output:0")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -34,10 +37,19 @@ def jobs_of(network: Network, examples: Examples, settings: ExtractSettings) -> 
     """
     jobs: list[Job] = []
     remarks: list[str] = []
+    taken: dict[str, list[SetSettings]] = {}
+    seen: dict[SetSettings, str] = {}
+    one_output = network.check(examples, settings.tile or 32) == 1
     for parts in _parts(network, examples, settings, remarks):
         refused: list[SettingsError] = []
         for part in parts:
-            job = _job(network, examples, part, settings)
+            name = _free_name(part, taken)
+            if one_output and part.outputs in _OF_ONE_OUTPUT and not part.name:
+                same = seen.setdefault(replace(part, outputs="flattened"), name)
+                if same != name:
+                    remarks.append(f"The set '{name}' is not made: with one output it is '{same}'.")
+                    continue
+            job = _job(network, examples, part, settings, name)
             try:
                 job.basis.check(job.design)
             except SettingsError as error:
@@ -55,6 +67,15 @@ def jobs_of(network: Network, examples: Examples, settings: ExtractSettings) -> 
         if not SET_NAME.fullmatch(name):
             raise SettingsError(f"The name of a set is made of letters, digits, '_', '-' and '.', but '{name}' came.")
     return jobs, list(dict.fromkeys(remarks))
+
+
+def _free_name(wanted: SetSettings, taken: dict[str, list[SetSettings]]) -> str:
+    """The set's name, with a number where layers that are written alike, such as 'a/b' and 'a_b', would share it."""
+    title = wanted.title()
+    others = taken.setdefault(title, [])
+    others.append(wanted)
+    number = 1 + sum((other.outputs, other.layers) != (wanted.outputs, wanted.layers) for other in others[:-1])
+    return title if number == 1 else f"{title}_{number}"
 
 
 def effective(
@@ -110,7 +131,7 @@ def _by_layer(network: Network, examples: Examples, wanted: SetSettings, remarks
             yield replace(part, name=f"{wanted.name}_{as_name(layer.name)}" if wanted.name else "")
 
 
-def _job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> Job:
+def _job(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings, name: str) -> Job:
     asked = BasisSettings(
         wanted.n_components,
         wanted.centred,
@@ -119,7 +140,7 @@ def _job(network: Network, examples: Examples, wanted: SetSettings, settings: Ex
         settings.rank_outputs,
         settings.factors,
     )
-    return Job(wanted.title(), _design(network, examples, wanted, settings), BASES[wanted.basis].asked(asked))
+    return Job(name, _design(network, examples, wanted, settings), BASES[wanted.basis].asked(asked))
 
 
 def _design(network: Network, examples: Examples, wanted: SetSettings, settings: ExtractSettings) -> DesignMatrix:

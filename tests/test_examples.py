@@ -330,3 +330,18 @@ def test_the_digest_changes_with_every_part() -> None:
 def test_class_names_must_differ() -> None:
     with pytest.raises(ExamplesError, match="'cat' came more than once"):
         Examples.from_arrays(X, Y, class_names=["cat", "bee", "cat"])
+
+
+@pytest.mark.parametrize("text", ["a\0", "a\0b", "\udcff", "half \ud800"])
+def test_text_that_no_file_can_hold_is_refused_at_once(text: str) -> None:
+    x, two = np.zeros((2, 3)) + np.arange(3), ["fine", text]
+    settings: list[dict[str, Any]] = [
+        {"ids": two},
+        {"class_names": two, "targets": [0, 1]},
+        {"vocabulary": two},
+    ]
+    for given in settings:
+        with pytest.raises(ExamplesError, match="A file cannot hold the text"):
+            Examples.from_arrays(x, **given)
+    with pytest.raises(ExamplesError, match="A file cannot hold the text"):
+        Concept.of("known", np.zeros((2, 2)), two)

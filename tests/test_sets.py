@@ -176,3 +176,34 @@ def test_sets_that_read_labels_take_no_part_in_comparisons_by_class() -> None:
     assert (target.card.reads_labels, trace.card.reads_labels) == (True, False)
     assert "takes no part in comparisons by class" in target.card.description
     assert [kind.set_name for kind in kinds(run)] == ["eigen_trace", "", "eigen_trace"]
+
+
+class _Alike(nn.Module):
+    """Layers whose names are written alike in a set's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"a/b": nn.Linear(3, 4), "a_b": nn.Linear(4, 4), "a b": nn.Linear(4, 1)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts["a b"](torch.tanh(self.parts["a_b"](torch.tanh(self.parts["a/b"](x)))))
+
+
+def test_layers_that_are_written_alike_have_sets_of_their_own_and_one_output_has_one_kernel() -> None:
+    torch.manual_seed(0)
+    network, examples = (
+        Network.from_module(_Alike().eval()),
+        Examples.from_arrays(np.random.default_rng(0).normal(size=(12, 3))),
+    )
+    run = compute_run(network, examples, progress=False)
+    assert [name for name in run.sets if name.startswith("neurons")] == ["neurons_parts.a_b", "neurons_parts.a_b_2"]
+    with torch.no_grad():
+        first = network.module.parts["a/b"](network.tensor(examples.inputs))
+        second = network.module.parts["a_b"](torch.tanh(first))
+    for name, wanted in (("neurons_parts.a_b", first), ("neurons_parts.a_b_2", second)):
+        np.testing.assert_allclose(np.asarray(run.sets[name].read("values"))[:, 0].T, wanted.numpy(), atol=1e-6)
+    assert "eigen" in run.sets
+    assert "eigen_trace" not in run.sets
+    assert any("with one output it is 'eigen'" in remark for remark in run.provenance.remarks)
+    alone = ExtractSettings(sets=(SetSettings("eigen", "trace"),), neurons=())
+    assert list(compute_run(network, examples, alone, progress=False).sets) == ["eigen_trace"]
