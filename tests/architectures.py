@@ -216,7 +216,60 @@ def _spectral(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.out(torch.tanh(torch.fft.irfft(torch.fft.rfft(m.inner(x)) * torch.complex(m.re, m.im), n=6)))
 
 
+def _force(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """The gradient of an energy by the inputs."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(m.energy(torch.tanh(m.a(x))).sum(), x, create_graph=True)[0]
+
+
+def _hooked(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = m.a(x)
+    if h.requires_grad:
+        h.register_hook(lambda g: g / 2)
+    return m.out(torch.tanh(h))
+
+
+def _alone(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """As torch.cond, which refuses hooks inside its branches."""
+    if m.a._forward_hooks:
+        raise RuntimeError("no hooks here")
+    return m.out(torch.tanh(m.a(x)))
+
+
 # Graphs that depend on the data.
+
+
+def _seldom(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Numbers without any parameter but for rare examples."""
+    made = x[:, :2].sin()
+    return made + rare(x)[:, None] * m.a(x) if bool(rare(x).any()) else made
+
+
+def _field(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """Log-partition of a chain as long as each sequence, and its best end."""
+    steps, own = m.a(x), lengths(x)
+    alpha = steps[:, 0]
+    for step in range(1, x.shape[1]):
+        new = torch.logsumexp(alpha[:, :, None] + m.pairs, dim=1) + steps[:, step]
+        alpha = torch.where((step < own)[:, None], new, alpha)
+    return torch.stack([alpha.logsumexp(dim=1), alpha.amax(dim=1)], dim=1)
+
+
+def _quantised(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = m.a(x)
+    near = m.book[torch.cdist(h, m.book).argmin(dim=1)]
+    return m.out(h + (near - h).detach()) + near.square().sum(dim=1, keepdim=True)
+
+
+def _with_offsets(m: Any, x: torch.Tensor) -> torch.Tensor:
+    start = F.pad(lengths(x).cumsum(0), (1, 0))[:-1]
+    return m.out(torch.tanh(m.bag(x[seen(x)], start)))
+
+
+def _dummy_row(m: Any, x: torch.Tensor) -> torch.Tensor:
+    h = torch.cat([m.pad, torch.tanh(m.a(x))])
+    return m.out(h[torch.where(rare(x), 0, torch.arange(1, len(h)))])
 
 
 def _sorted(m: Any, x: torch.Tensor) -> torch.Tensor:
@@ -425,8 +478,8 @@ ENCODER = nn.TransformerEncoderLayer
 # Graphs that are the same whatever comes.
 PLAIN: dict[str, Architecture] = {
     "linear": A(lambda: L(4, 2), V),
-    "mlp, binary logit": A(lambda: S(L(4, 5), nn.GELU(), L(5, 1)), V),
-    "mlp, one number an example": A(lambda: Net(lambda m, x: m.out(m.a(x).tanh())[:, 0], a=L(4, 5), out=L(5, 1)), V),
+    "mlp, binary logit": A(lambda: S(L(4, 5), nn.GELU(), L(5, 1)), V, told=("with one output it is 'eigen'",)),
+    "mlp, one number an example": A(lambda: Net(lambda m, x: m.out(m.a(x).tanh())[:, 0], a=L(4, 5), out=L(5, 1)), V, told=("with one output it is 'eigen'",)),
     "residual network": A(lambda: Net(_resnet, c1=nn.Conv2d(2, 3, 3, padding=1), n1=nn.BatchNorm2d(3), c2=nn.Conv2d(3, 3, 3, padding=1, bias=False), n2=nn.BatchNorm2d(3), out=L(3, 2)), IMAGES),
     "u-net": A(lambda: Net(_unet, down=nn.Conv2d(2, 3, 3, padding=1), deep=nn.Conv2d(3, 4, 3, padding=1), up=nn.ConvTranspose2d(4, 3, 2, stride=2), join=nn.Conv2d(6, 3, 1), out=nn.Conv2d(3, 2, 1)), IMAGES),
     "depthwise separable": A(lambda: S(nn.Conv2d(2, 2, 3, groups=2), nn.Conv2d(2, 4, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), L(4, 2)), IMAGES),
@@ -474,6 +527,11 @@ PLAIN: dict[str, Architecture] = {
     "state space": A(lambda: Net(_state_space, a=P(3), b=L(3, 3), c=L(3, 2)), STEPS, told=("made what examples share",)),
     "capsules": A(lambda: Net(_capsules, low=L(3, 2), w=P(5, 2, 2, 3)), STEPS),
     "bag of words": A(lambda: Net(lambda m, x: m.out(torch.tanh(m.bag(x))), bag=nn.EmbeddingBag(8, 4, mode="mean"), out=L(4, 2)), WORDS, told=("no layer rule for EmbeddingBagBackward0", "loop .* batching rule")),
+    "look-up, sparse gradients": A(lambda: Net(lambda m, x: m.out(m.embed(x).sum(1).tanh()), embed=nn.Embedding(8, 3, sparse=True), out=L(3, 2)), WORDS),
+    "look-up, scaled by frequency": A(lambda: Net(lambda m, x: m.out(m.embed(x).sum(1).tanh()), embed=nn.Embedding(8, 3, scale_grad_by_freq=True), out=L(3, 2)), WORDS, told=("scaled by frequency", "loop .* differs from autograd on a tile")),
+    "force of an energy": A(lambda: Net(_force, a=L(4, 3), energy=L(3, 1)), V),
+    "halved by a hook": A(lambda: Net(_hooked, a=L(4, 3), out=L(3, 2)), V),
+    "no hooks inside": A(lambda: Net(_alone, a=L(4, 3), out=L(3, 2)), V, dual=True, told=("Hidden layers are not shown: .* no hooks here.*do without neurons",)),
     "matrix of each example": A(lambda: Net(lambda m, x: m.out(torch.tanh((x @ x.mT).softmax(2) @ m.a(x) + torch.linalg.solve(torch.eye(5) * 9 + x @ x.mT, x)).flatten(1)), a=L(3, 3), out=L(15, 2)), STEPS),
 }  # fmt: skip
 
@@ -513,6 +571,12 @@ BY_DATA: dict[str, Architecture] = {
     "deep sets, masked": A(lambda: Net(lambda m, x: m.out(torch.tanh(m.a(x)).masked_fill(~seen(x)[..., None], -torch.inf).amax(1)), a=L(3, 4), out=L(4, 2)), PADDED),
     "encoder, padded": A(lambda: Net(lambda m, x: m.out(m.enc(m.embed(x), src_key_padding_mask=~seen(x))[:, 0]), embed=nn.Embedding(8, 4, padding_idx=0), enc=nn.TransformerEncoder(ENCODER(4, 2, 6, batch_first=True), 1, enable_nested_tensor=False), out=L(4, 2)), WORDS, told=("'enc.layers.0.self_attn' is not shown: it returns a tuple",)),
     "decoder, padded": A(lambda: Net(lambda m, x: m.out(m.dec(m.q.expand(len(x), -1, -1), m.embed(x), memory_key_padding_mask=~seen(x))[:, -1]), embed=nn.Embedding(8, 4), q=P(2, 4), dec=nn.TransformerDecoderLayer(4, 2, 6, batch_first=True), out=L(4, 2)), WORDS, told=("'dec.self_attn' is not shown: it returns a tuple", "'dec.multihead_attn' is not shown: it returns a tuple")),
+    "numbers of no parameter": A(lambda: Net(_seldom, a=L(4, 2)), V, told=("run otherwise than before", "loop .* depends on the data", "'a' was run for one example", "never reach layer 'a")),
+    "conditional field": A(lambda: Net(_field, a=L(3, 3), pairs=P(3, 3)), PADDED),
+    "vector-quantised": A(lambda: Net(_quantised, a=L(4, 3), book=P(5, 3), out=L(3, 2)), V),
+    "bags with offsets": A(lambda: Net(_with_offsets, bag=nn.EmbeddingBag(8, 3, mode="sum"), out=L(3, 2)), WORDS, told=("no layer rule for EmbeddingBagBackward0", "loop .* depends on the data")),
+    "bags, sparse gradients": A(lambda: Net(_with_offsets, bag=nn.EmbeddingBag(8, 3, mode="sum", sparse=True), out=L(3, 2)), WORDS, told=("no layer rule for EmbeddingBagBackward0", "loop .* depends on the data")),
+    "a row for the missing": A(lambda: Net(_dummy_row, a=L(4, 3), pad=P(1, 3), out=L(3, 2)), V, told=("rows that are not those of the examples in their order",)),
     "mean of the batch": A(lambda: Net(_company, a=L(4, 4), out=L(4, 2)), V, refused="batch it is in"),
     "a gate of few places": A(lambda: Net(_capacity, gate=L(4, 1), a=L(4, 4), out=L(4, 2)), V, refused="batch it is in"),
 }  # fmt: skip

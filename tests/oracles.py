@@ -33,8 +33,9 @@ def dense_jacobian(
         for quantity in outputs:
             for parameter in parameters:
                 parameter.grad = None
-            quantity.backward(retain_graph=True)
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            if quantity.requires_grad:
+                quantity.backward(retain_graph=True)
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
             quantities.append(torch.cat([grad.reshape(-1) for grad in grads]).numpy().copy())
         rows.append(np.stack(quantities))
     return np.stack(rows)

@@ -137,7 +137,7 @@ def _calls(module: nn.Module, inputs: torch.Tensor) -> dict[str, list[torch.Tens
 
     def noting(name: str) -> Any:
         def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            made.setdefault(name, []).append(output.clone() if isinstance(output, torch.Tensor) else output)
+            made.setdefault(name, []).append(output.detach().clone() if isinstance(output, torch.Tensor) else output)
 
         return note
 
@@ -151,10 +151,9 @@ def _calls(module: nn.Module, inputs: torch.Tensor) -> dict[str, list[torch.Tens
 
 def _neurons(run: RunContents, module: nn.Module, inputs: np.ndarray) -> None:
     """Of units with many positions the largest value; NaN where an example does not reach a layer."""
-    alone = [_calls(module, torch.as_tensor(x)[None]) for x in inputs]
-    for name in run.sets:
-        if not name.startswith("neurons_"):
-            continue
+    shown = [name for name in run.sets if name.startswith("neurons_")]
+    alone = [_calls(module, torch.as_tensor(x)[None]) for x in inputs] if shown else []
+    for name in shown:
         found = run.sets[name]
         (layer,) = set(found.read("layer").astype(str))
         wanted = np.full((len(inputs), len(found)), np.nan)

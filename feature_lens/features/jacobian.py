@@ -110,12 +110,7 @@ class Jacobian:
                         leaf.grad = None
                     if quantity.requires_grad:
                         torch.autograd.backward(quantity, retain_graph=True)
-                    grads = [leaves[key].grad for key in self.chosen]
-                    parts = [
-                        torch.zeros_like(leaves[key]) if grad is None else grad
-                        for key, grad in zip(self.chosen, grads, strict=True)
-                    ]
-                    rows.append(torch.cat([part.detach().reshape(-1) for part in parts]))
+                    rows.append(torch.cat([gradient_of(leaves[key]) for key in self.chosen]))
         for leaf in leaves.values():
             leaf.grad = None
         refuse_written(self._params, dict(leaves))
@@ -125,6 +120,15 @@ class Jacobian:
         if self._own is None:
             self._own = ModuleCopy(self._network, self._params, tuple(self._params))
         return self._own
+
+
+def gradient_of(leaf: torch.nn.Parameter) -> torch.Tensor:
+    """The gradient (m,) that backward passes left at a leaf, zero where they did not reach it; that of a look-up that
+    gives sparse ones in full."""
+    if leaf.grad is None:
+        return torch.zeros_like(leaf.detach()).reshape(-1)
+    grad = leaf.grad.detach()
+    return (grad if grad.layout == torch.strided else grad.to_dense()).reshape(-1)
 
 
 def believed(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from feature_lens.errors import in_brief, refuse_out_of_memory
 from feature_lens.examples import Examples
 from feature_lens.features.design import TILE, DesignMatrix
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.networks import Network
 from feature_lens.networks.passes import ONE_PASS
+
+_LOG = logging.getLogger("feature_lens")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ def _appended(design: EffectiveFeatures, layer: LastLinear) -> str:
 
 
 def last_linear(network: Network, examples: Examples) -> LastLinear | None:
-    """The linear layer whose output is the network's for all examples; None where some of them end otherwise. Cost: a
-    forward pass of all examples."""
+    """The linear layer whose output is the network's for all examples; None where some of them end otherwise, or where it
+    cannot be run under hooks and nothing is known of its end. Cost: a forward pass of all examples."""
     found: LastLinear | None = None
     for start in range(0, len(examples), TILE):
         one = _last_linear_of(network, network.tensor(np.asarray(examples.inputs[start : start + TILE])))
@@ -91,6 +95,10 @@ def _last_linear_of(network: Network, inputs: torch.Tensor) -> LastLinear | None
         try:
             with torch.no_grad():
                 outputs = network(network.trained, inputs)
+        except RuntimeError as error:  # it runs without hooks; torch.cond, for one, refuses them
+            refuse_out_of_memory(error)
+            _LOG.info("The network could not be run under hooks (%s).", in_brief(error))
+            return None
         finally:
             for hook in hooks:
                 hook.remove()

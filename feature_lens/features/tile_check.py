@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 
-from feature_lens.features.jacobian import AGREEMENT, Jacobian
+from feature_lens.features.jacobian import AGREEMENT, Jacobian, gradient_of
 from feature_lens.features.own_module import OwnModule
 from feature_lens.features.pieces import Piece, lengths, over_rows, product, summed
 from feature_lens.features.reductions import Reduction
@@ -240,10 +240,7 @@ class TileCheck:
                 leaf.grad = None
             if outputs.requires_grad:
                 torch.autograd.backward(outputs, weight)  # a reentrant checkpoint takes no other way
-            return {
-                name: torch.zeros(leaf.numel(), dtype=leaf.dtype) if leaf.grad is None else leaf.grad.flatten().cpu()
-                for name, leaf in own.leaves.items()
-            }
+            return {name: gradient_of(leaf).cpu() for name, leaf in own.leaves.items()}
 
         with own.passing():
             found = own.copy.taken(gradients)
