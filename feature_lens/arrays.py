@@ -14,6 +14,7 @@ import numpy.typing as npt
 from feature_lens.errors import ExamplesError, in_brief
 
 Array = npt.NDArray[Any]
+MOST_TEXT: Final = 1 << 16  # bytes of one text in a file; all texts of a data set take as much room as the longest
 LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 

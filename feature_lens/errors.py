@@ -19,9 +19,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from feature_lens.shown import shown
+
 
 class FeatureLensError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose. Its text is one line; escape codes in names from files are written out."""
+
+    def __str__(self) -> str:
+        return " ".join(shown(super().__str__()).splitlines())
 
 
 class SettingsError(FeatureLensError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.arrays import Array, array_of, finite_rows, require_storable, some_of, stacked
+from feature_lens.arrays import MOST_TEXT, Array, array_of, finite_rows, require_storable, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError, in_brief
 from feature_lens.labels import read_targets
@@ -239,7 +239,7 @@ def _words(names: Sequence[str], what: str) -> tuple[str, ...]:
         raise ExamplesError(f"The {what} are a list of words, but the text '{names}' came; put it into a list.")
     words = tuple(str(name) for name in names)
     for word in words:
-        require_storable(word, f"of the {what}")
+        require_storable(word.replace("\0", ""), f"of the {what}")  # byte-level vocabularies have NUL, which JSON holds
     return words
 
 
@@ -266,6 +266,10 @@ def _ids(ids: Any, n: int) -> Array:
     if array.dtype.kind == "U":
         for text in array.tolist():
             require_storable(text, "of the ids")
+            if len(text.encode()) > MOST_TEXT:
+                raise ExamplesError(
+                    f"An id takes at most {MOST_TEXT:,} bytes, but '{text[:20]}...' takes {len(text.encode()):,}; shorten it."
+                )
     unique, counts = np.unique(array, return_counts=True)
     if len(unique) < n:
         raise ExamplesError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,23 +11,17 @@ import typer
 from typer.core import TyperGroup
 
 from feature_lens.errors import SettingsError
+from feature_lens.shown import shown
 
 # Typer brings its own copy of click, or click itself, by its version: its exceptions are reached through Typer.
 USAGE: Final[type[Exception]] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
-def shown(text: str) -> str:
-    """Text that a terminal prints and does not obey: names and keys come from files of others, so escape codes and all
-    else that is no letter is written out, such as '\\x1b'. Lines stay lines."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
-
-
 def tell(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print text, on standard error if `err`, with an end of line if `nl`."""
-    typer.echo(shown(text), err=err, nl=nl)
+    """Print text, on standard error if `err`, with an end of line if `nl`. Escape codes are shown, not sent, and letters that
+    the terminal has not are written out."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    typer.echo(shown(text).encode(encoding, "backslashreplace").decode(encoding), err=err, nl=nl)
 
 
 class Commands(TyperGroup):

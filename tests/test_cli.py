@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import synthetic
 import torch
 from feature_lens_app import launch
 from torch import nn
@@ -27,8 +30,9 @@ from feature_lens.analysis import (
     table_bytes,
     table_name,
 )
-from feature_lens.store import specification
-from feature_lens.terminal import shown
+from feature_lens.shown import shown
+from feature_lens.store import specification, write_run
+from feature_lens.terminal import tell
 
 SOURCE = """
 import numpy as np, torch
@@ -184,6 +188,45 @@ def test_without_a_command_it_shows_its_help(invoke: Invoke) -> None:
     assert status == 2
     assert "Usage: feature-lens" in out + err
     assert "Traceback" not in err
+
+
+# What is in a name
+
+
+ACTING = "\x1b]0;title\x07\x1b[31m\x9b2J\u202e"
+
+
+def test_escape_codes_in_names_are_shown_not_sent(invoke: Invoke, here: Path) -> None:
+    made = synthetic.contents(12)
+    card = replace(made.sets["unit"].card, title=f"{ACTING}title")
+    network = replace(made.network, name=f"{ACTING}\nrun       forged", metrics={f"{ACTING}key": 0.5})
+    sets = {"unit": replace(made.sets["unit"], card=card)}
+    write_run(replace(made, name=f"{ACTING}name", network=network, sets=sets), "hostile.h5")
+    torch.save({f"{ACTING}key": torch.zeros(1)}, "keys.pt")
+    (here / "warning.py").write_text(f"import warnings\nwarnings.warn({ACTING!r})\n" + SOURCE)
+    extracted = ["extract", "--data", "net.py:data", "--out", "run.h5", "--network"]
+    said = {
+        "info": invoke("info", "hostile.h5"),
+        "a key": invoke(*extracted, "net.py:net", "--trained", "keys.pt"),
+        "an option": invoke("export", "hostile.h5", "--set", f"{ACTING}set"),
+        "a path": invoke("info", f"{ACTING}.h5"),
+        "a choice": invoke("info", "hostile.h5", f"--{ACTING}"),
+        "a warning": invoke(*extracted, "warning.py:nothing"),
+        "a trace": invoke(*extracted, "net.py:net", "--trained", "keys.pt", "--debug"),
+    }
+    for what, (_, out, err) in said.items():
+        assert "x1b" in out + err, what
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out + err), (what, out + err)
+    assert sum(line.startswith("run ") for line in said["info"][1].splitlines()) == 1
+
+
+def test_a_terminal_without_a_letter_is_sent_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = io.BytesIO()
+    stream = io.TextIOWrapper(sent, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    tell("ß \ud800")
+    stream.flush()
+    assert sent.getvalue() == b"\\xdf \\ud800\n"
 
 
 # extract

@@ -137,6 +137,8 @@ def test_the_history_of_a_feature_in_words() -> None:
     last = told([0.1, np.nan, 0.2, 0.3, 1.0], [0.1, 0.2, 0.3, 0.4, 1.0], [0, 1])
     assert "at the last step, 1,000, alone" in last
     assert "more than" not in last
+    never = told([0.1, 0.95, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.4, 0.5], [0, 1])
+    assert "not recognised as one feature up to the last step, 1,000" in never
     assert history_sentences(synthetic.contents(), "trace", 0) == []
 
 

@@ -338,10 +338,16 @@ def test_text_that_no_file_can_hold_is_refused_at_once(text: str) -> None:
     settings: list[dict[str, Any]] = [
         {"ids": two},
         {"class_names": two, "targets": [0, 1]},
-        {"vocabulary": two},
+        *([{"vocabulary": two}] if "\0" not in text else []),
     ]
     for given in settings:
         with pytest.raises(ExamplesError, match="A file cannot hold the text"):
             Examples.from_arrays(x, **given)
     with pytest.raises(ExamplesError, match="A file cannot hold the text"):
         Concept.of("known", np.zeros((2, 2)), two)
+
+
+def test_an_id_longer_than_a_file_takes_is_refused_at_once() -> None:
+    assert Examples.from_arrays(X[:2], ids=["ß" * 32_768, "b"]).ids[1] == "b"
+    with pytest.raises(ExamplesError, match=r"An id takes at most 65,536 bytes, but 'ßßß.*' takes 65,538; shorten it"):
+        Examples.from_arrays(X[:2], ids=["ß" * 32_769, "b"])

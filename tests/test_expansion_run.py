@@ -151,7 +151,7 @@ DAMAGE: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     ),
     "no float": (_attribute(lambda text: text.replace('"step": 0.01', '"step": 1' + "0" * 400)), "is no figure"),
     "a truth": (_attribute(lambda text: text.replace('"step": 0.01', '"step": true')), "is no figure"),
-    "not finite": (_attribute(lambda text: text.replace('"step": 0.01', '"step": NaN')), "is no figure"),
+    "not finite": (_attribute(lambda text: text.replace('"step": 0.01', '"step": NaN')), "is no JSON"),
     "a part of an example": (
         _attribute(lambda text: text.replace('"examples": 18', '"examples": 1.5')),
         "is no figure",

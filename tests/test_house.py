@@ -41,6 +41,7 @@ GROUND = {
     "dual_record",
     "kept_table",
     "processes",
+    "shown",
 }
 # Each room of the house, with the rooms that it may import from beside itself and the ground floor.
 ROOMS: dict[str, set[str]] = {
@@ -90,7 +91,7 @@ LIBRARIES: dict[str, set[str]] = {
     "networkx": {"analysis"},
     "typer": {"cli", "terminal", "reading_commands", "theory_commands", "study_command"},
     "matplotlib": {"analysis"},
-    "numpy": set(ROOMS) - {"app", "cli", "reading_commands"},
+    "numpy": set(ROOMS) - {"app", "cli", "reading_commands", "terminal"},
     "scipy": {"features", "dual", "dynamics", "analysis"},
     "sklearn": {"networks", "features", "dual", "analysis"},
 }
@@ -159,6 +160,12 @@ def test_the_command_line_knows_of_the_app_only_how_it_is_started() -> None:
     assert names == {"feature_lens_app.launch"}
 
 
+def test_only_the_terminal_is_printed_to_where_names_from_files_are_made_text() -> None:
+    wrong = r"\bprint\(|typer\.(echo|secho|style)|sys\.std(out|err)\.write"
+    told = [name for name, path in MODULES.items() if re.search(wrong, path.read_text(encoding="utf-8"))]
+    assert told == ["feature_lens.terminal"]
+
+
 def test_there_are_no_circles() -> None:
     graph = {module: {name for name in _imports(module) if name in MODULES} for module in _in_rooms()}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError
@@ -168,6 +175,7 @@ def test_there_are_no_circles() -> None:
 _HDF5 = (
     "reader",
     "stored",
+    "chunks",
     "factors_reader",
     "dual_reader",
     "writer",

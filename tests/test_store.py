@@ -636,7 +636,7 @@ WRONG_DATA: dict[str, tuple[str, Any, str]] = {
     "parameters that do not add up": ("network/parameters/shape", np.array([b"[5, 12]", b"[5]", b"[3]"]), "names 68"),
     "negative shapes": ("network/parameters/shape", np.array([b"[-5, -12]", b"[5]", b"[3, 5]"]), "holds no shape"),
     "shapes of words": ("network/parameters/shape", np.array([b'["a"]', b"[5]", b"[3, 5]"]), "holds no shape"),
-    "shapes that are no JSON": ("network/parameters/shape", np.array([b"[", b"[5]", b"[3, 5]"]), "damaged or foreign"),
+    "shapes that are no JSON": ("network/parameters/shape", np.array([b"[", b"[5]", b"[3, 5]"]), "is no JSON"),
     "columns of unequal length": ("tables/figures/1", np.zeros(2), "needs m = 3"),
     "a table without a column": ("tables/figures/2", None, "'/tables/figures/2' is missing"),
     "columns of complex numbers": ("tables/figures/1", np.zeros(3, dtype=complex), "holds complex128"),

@@ -17,6 +17,7 @@ import test_app
 import torch
 from test_app import Opener, fine, texts
 from torch import nn
+from whole_run import kept_table
 
 from feature_lens.analysis import TABLES, TableRequest, held_tables, open_run, table_bytes, table_name, table_rows
 from feature_lens.analysis.formats import FORMATS, json_lines, records
@@ -26,7 +27,7 @@ from feature_lens.extract import ExtractSettings, SetSettings, compute_run
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.run_contents import RunContents
-from feature_lens.store import write_run
+from feature_lens.store import schema, write_run
 
 app = test_app.app  # a fixture
 # Tables that a run keeps as they are, whatever is in them.
@@ -54,7 +55,7 @@ def contents() -> RunContents:
     sets = (SetSettings("eigen", n_components=3), SetSettings("unit"), SetSettings("canonical"))
     settings = ExtractSettings(sets=sets, neurons=("1",), dual=True, keep=4)
     made = compute_run(Network.from_module(end, initial=start.state_dict()), examples, settings, progress=False)
-    return replace(made, tables=dict.fromkeys(KEPT, FIGURES))
+    return replace(made, tables={name: kept_table(name) if name in schema.TABLES else FIGURES for name in KEPT})
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def run_card(run: RunContents) -> str:
     for remark in run.provenance.remarks:
         first, *rest = textwrap.wrap(remark, _WIDTH - 10)
         lines += ["", f"remark    {first}", *(f"          {line}" for line in rest)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(line.replace("\n", "\\n") for line in lines) + "\n"  # a name never makes a line of its own
 
 
 def _dual(run: RunContents) -> list[str]:

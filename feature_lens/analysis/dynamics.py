@@ -180,6 +180,8 @@ def history_sentences(run: RunContents, set_name: str, feature: int) -> list[str
     since = len(same) - int((~same)[::-1].argmax()) if not same.all() else 0
     if since == 0:
         recognised = f"It is recognised as one feature at every step, from step {first:,} on"
+    elif since == len(same):
+        recognised = f"It is not recognised as one feature up to the last step, {last:,}"
     elif since == len(same) - 1:
         recognised = f"It is recognised as one feature at the last step, {last:,}, alone"
     else:

@@ -9,11 +9,37 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from feature_lens.arrays import MOST_TEXT
 from feature_lens.errors import RunError
 from feature_lens.store import schema
+from feature_lens.store.bounds import check_bounds
 
 CHUNK_BYTES: Final = 1 << 20
 PLAIN_BYTES: Final = 2048  # up to here the index of a compressed data set is larger than what compression saves
+
+
+class Letters(dict[str, int]):
+    """Sizes by the schema's letters, as they are seen for the first time, and the bytes of a file that data sets may take."""
+
+    def __init__(self, room: int | None = None) -> None:
+        super().__init__()
+        self._room = [room]
+
+    def own(self, *letters: str) -> Letters:
+        """The same for one part of the file, whose letters are its own: all known ones, or only those that are named."""
+        made = Letters()
+        made.update({letter: self[letter] for letter in letters or self})
+        made._room = self._room
+        return made
+
+    def take(self, where: str, size: int) -> None:
+        """Count the room that a data set takes; raises RunError where there is none left."""
+        (room,) = self._room
+        if room is None:
+            return
+        if size > room:
+            raise RunError(f"'{where}' takes more room than there is in the file; make the run again.")
+        self._room[0] = room - size
 
 
 def json_text(value: Any) -> str:
@@ -21,7 +47,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def write_columns(group: h5py.Group, columns: Any, elements: tuple[schema.Element, ...], sizes: dict[str, int]) -> None:
+def write_columns(group: h5py.Group, columns: Any, elements: tuple[schema.Element, ...], sizes: Letters) -> None:
     """Write columns under their names; raises RunError for one that the schema does not know, misses, or that does not fit."""
     known = {element.name for element in elements}
     if unknown := sorted(set(columns) - known):
@@ -36,10 +62,12 @@ def write_columns(group: h5py.Group, columns: Any, elements: tuple[schema.Elemen
         if schema_kind not in element.kinds:
             raise RunError(f"'{group.name}/{element.name}' holds {array.dtype}, but the schema says {element.kinds}.")
         check_shape(f"{group.name}/{element.name}", array.shape, element.dims, sizes)
+        if element.bounds:
+            check_bounds(f"{group.name}/{element.name}", array, element.bounds, sizes)
         _write_array(group, element.name, array)
 
 
-def check_shape(name: str, shape: tuple[int, ...], dims: str, sizes: dict[str, int]) -> None:
+def check_shape(name: str, shape: tuple[int, ...], dims: str, sizes: Letters) -> None:
     """Raise RunError where a shape does not fit its letters; letters seen for the first time are remembered."""
     letters = dims.split()
     fixed = [letter for letter in letters if letter != "..."]
@@ -56,6 +84,10 @@ def _write_array(group: h5py.Group, name: str, array: npt.NDArray[Any]) -> None:
     if array.dtype.kind == "U":
         encoded = np.char.encode(array, "utf-8")
         width = max(encoded.dtype.itemsize, 1)
+        if width > MOST_TEXT:
+            raise RunError(
+                f"'{group.name}/{name}' holds texts of at most {MOST_TEXT:,} bytes, but one of {width:,} came."
+            )
         array = encoded.astype(h5py.string_dtype("utf-8", width))
     if array.ndim == 0 or array.nbytes <= PLAIN_BYTES:
         group.create_dataset(name, data=array)

@@ -15,6 +15,7 @@ from feature_lens.dual_record import DualRecord, Expansion, Fidelity, Order, Tic
 from feature_lens.errors import RunError
 from feature_lens.examples import Column, Examples
 from feature_lens.store import schema
+from feature_lens.store.columns import Letters
 from feature_lens.store.stored import columns_of, read_json, read_words
 
 # Columns that are all there or none of them: contributions, and the fitted model.
@@ -33,7 +34,7 @@ ORDERS: Final = ["leading", "next", "squared"]
 _TICKET = ("order", "kind", "kept", "figure")
 
 
-def read_dual(group: h5py.Group, examples: Examples, sizes: dict[str, int]) -> DualRecord:
+def read_dual(group: h5py.Group, examples: Examples, sizes: Letters) -> DualRecord:
     """The dual model; raises RunError where parts of it are missing or point outside of the run."""
     sizes["a"] = len(examples.fitting)
     columns = columns_of(group, schema.DUAL, sizes)
@@ -42,11 +43,8 @@ def read_dual(group: h5py.Group, examples: Examples, sizes: dict[str, int]) -> D
         if there and len(there) < len(names):
             missing = next(name for name in names if name not in columns)
             raise RunError(f"the data set '{group.name}/{missing}' is missing; make the run again.")
-    for name, most in (("strongest/weight", sizes["p"]), ("support/position", sizes["n"])):
-        if name in columns:
-            places = np.asarray(columns[name])
-            if places.size and not 0 <= int(places.min()) <= int(places.max()) < most:
-                raise RunError(f"'{group.name}/{name}' does not hold numbers from 0 to {most - 1}; make the run again.")
+    if "interaction/threshold" in columns and sizes["z"] != 1:
+        raise RunError(f"'{group.name}/interaction/threshold' holds one number, not {sizes['z']}; make the run again.")
     fitted = read_json(group, "fitted", object)
     return DualRecord(
         tuple(_fidelity(group, one) for one in read_json(group, "fidelities", list)),

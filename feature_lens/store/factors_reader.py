@@ -12,13 +12,14 @@ import numpy.typing as npt
 from feature_lens.errors import RunError
 from feature_lens.examples import Column
 from feature_lens.store import schema
-from feature_lens.store.stored import columns_of, group_of, part_of
+from feature_lens.store.columns import Letters
+from feature_lens.store.stored import columns_of, group_of, part_of, read_count
 from feature_lens.weight_factors import Inputs, Share, WeightFactors
 
 
-def read_factors(group: h5py.Group, sizes: dict[str, int]) -> WeightFactors:
+def read_factors(group: h5py.Group, sizes: Letters) -> WeightFactors:
     """The factors of one feature set; raises RunError where they leave out a feature or do not fit each other."""
-    common = {"n": sizes["n"]}
+    common = sizes.own("n")
     shares: list[Share] = []
     entries: list[npt.NDArray[np.int64]] = []
     for place in _numbered(group):
@@ -38,9 +39,9 @@ def _numbered(group: h5py.Group) -> Iterator[h5py.Group]:
         number += 1
 
 
-def _read_share(group: h5py.Group, common: dict[str, int], k: int) -> Share:
+def _read_share(group: h5py.Group, common: Letters, k: int) -> Share:
     """One share; `common` are the sizes n and r that all have, r from the first of them."""
-    own = dict(common)
+    own = common.own()
     columns = columns_of(group, schema.FACTOR, own)
     by_map = "inputs" in group
     if columns.keys() != ({"g"} if by_map else {"gradient", "entry"}):
@@ -48,17 +49,23 @@ def _read_share(group: h5py.Group, common: dict[str, int], k: int) -> Share:
     common["r"] = own["r"]
     if not by_map:
         return Share(gradient=columns["gradient"], entry=_entry(group, columns["entry"], k))
-    found = [_read_inputs(place, dict(own), k) for place in _numbered(group_of(group, "inputs"))]
+    found = [_read_inputs(place, own.own(), k) for place in _numbered(group_of(group, "inputs"))]
     return Share(columns["g"], tuple(found))
 
 
-def _read_inputs(group: h5py.Group, sizes: dict[str, int], k: int) -> Inputs:
+def _read_inputs(group: h5py.Group, sizes: Letters, k: int) -> Inputs:
     columns = columns_of(group, schema.INPUT, sizes)
-    scale, kinds = float(group.attrs["scale"]), int(group.attrs["kinds"])
-    if not 0 < scale < math.inf or kinds < 0 or ("token" in columns) != (kinds > 0) or {"a", "token"} <= set(columns):
+    scale, kinds = group.attrs.get("scale"), read_count(group, "kinds")
+    if (
+        not isinstance(scale, np.number)
+        or not 0 < scale < math.inf
+        or kinds < 0
+        or ("token" in columns) != (kinds > 0)
+        or {"a", "token"} <= set(columns)
+    ):
         raise RunError(f"'{group.name}' needs a finite scale, and inputs or tokens of some kinds; make the run again.")
     entry = _entry(group, columns["entry"], k)
-    inputs = Inputs(entry, scale, columns.get("a"), columns.get("token"), max(kinds, 1))
+    inputs = Inputs(entry, float(scale), columns.get("a"), columns.get("token"), max(kinds, 1))
     if sizes["o"] * inputs.n_in != len(entry):
         raise RunError(f"'{group.name}/entry' needs {sizes['o']} x {inputs.n_in} features; make the run again.")
     return inputs

@@ -2,7 +2,7 @@
 
 One run is one HDF5 file, written once and never changed. It is complete in itself: the inputs of the examples travel
 inside. Any HDF5 reader opens it: only the built-in filters gzip and shuffle are used, on all but small data sets; chunks
-are at most 1 MiB, and there are no links, references or virtual data sets. Text is UTF-8. What is one JSON value is
+are at most 1 MiB, and there are no links, references or virtual data sets. Text is UTF-8, at most 64 KiB each. What is one JSON value is
 marked (JSON).
 
 The HDF5 file is followed by 85 bytes that HDF5 does not look at: "feature_lens sha256 ", the sha256 of all bytes before
@@ -93,11 +93,14 @@ training, PART is training, held_out or all, and what does not apply is absent:
                        the span of all leading features of the step; group, group_overlap: the same of its group of
                        near-degenerate features in the span of their matches
 
-Data sets (name, dimensions, type, meaning; those marked * may be absent)
+Data sets (name, dimensions, type, meaning; those marked * may be absent). What stands in brackets bounds whole numbers:
+[-1..n] from -1 to below n, [0..=n] to n itself, [0..] of 0 or more, [order] each number below the length once. A reader
+refuses a file that holds others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,7 +113,8 @@ VERSION: Final = f"{MAJOR}.{MINOR}"
 @dataclass(frozen=True)
 class Element:
     """One data set: dimensions as letters ('...' stands for any number more), numpy kinds that it may have, meaning,
-    and the minor version that brought it."""
+    the minor version that brought it, and bounds of whole numbers: "-1..n" from -1 to below n, "0..=n" to n itself, "0.."
+    of 0 or more, "order" each number below its length once, "any" where there are none."""
 
     name: str
     dims: str
@@ -118,6 +122,7 @@ class Element:
     meaning: str
     optional: bool = False
     minor: int = 0
+    bounds: str = ""
 
 
 NETWORK: Final = (
@@ -129,11 +134,11 @@ NETWORK: Final = (
 )
 
 EXAMPLES: Final = (
-    Element("id", "n", "iS", "unique id"),
-    Element("input", "n ...", "iufb", "what went into the network"),
+    Element("id", "n", "iS", "unique id", bounds="any"),
+    Element("input", "n ...", "iufb", "what went into the network", bounds="any"),
     Element("output", "n c", "f", "what came out of it"),
-    Element("duplicate_group", "n", "i", "position of the first example with the very same input"),
-    Element("target", "n ...", "iuf", "class label, or real values (n) or (n c)", optional=True),
+    Element("duplicate_group", "n", "i", "position of the first example with the very same input", bounds="0..n"),
+    Element("target", "n ...", "iuf", "class label, or real values (n) or (n c)", optional=True, bounds="any"),
     Element("training", "n", "b", "true for training examples; absent when there is no split", optional=True),
 )
 
@@ -141,18 +146,30 @@ CONCEPT: Final = (Element("value", "n d", "f", "the known numbers of each exampl
 
 SET: Final = (
     Element(
-        "highest/position", "k v m", "i", "positions of the highest examples, best first; -1 where there are fewer"
+        "highest/position",
+        "k v m",
+        "i",
+        "positions of the highest examples, best first; -1 where there are fewer",
+        bounds="-1..n",
     ),
     Element("highest/value", "k v m", "f", "their values; NaN where position is -1"),
-    Element("lowest/position", "k v m", "i", "positions of the lowest examples, lowest first"),
+    Element("lowest/position", "k v m", "i", "positions of the lowest examples, lowest first", bounds="-1..n"),
     Element("lowest/value", "k v m", "f", "their values"),
     Element("mean", "k v", "f", "mean of the finite values over all examples"),
     Element("std", "k v", "f", "their population standard deviation"),
     Element("minimum", "k v", "f", "their minimum"),
     Element("maximum", "k v", "f", "their maximum; equal to the minimum for a constant feature, both 0 for a dead one"),
-    Element("n_nonfinite", "k v", "i", "number of values that are NaN or infinite; they are not ranked"),
-    Element("first_nonfinite", "k v", "i", "position of the first such example, -1 for none"),
-    Element("order", "k", "i", "features in their default order: by spectrum where there is one, else by spread"),
+    Element(
+        "n_nonfinite", "k v", "i", "number of values that are NaN or infinite; they are not ranked", bounds="0..=n"
+    ),
+    Element("first_nonfinite", "k v", "i", "position of the first such example, -1 for none", bounds="-1..n"),
+    Element(
+        "order",
+        "k",
+        "i",
+        "features in their default order: by spectrum where there is one, else by spread",
+        bounds="order",
+    ),
     Element("class_mean", "k v q", "f", "mean over the examples of each class", optional=True),
     Element(
         "values", "k v n", "f", "value of every example; absent for sets that are too large to keep", optional=True
@@ -163,10 +180,18 @@ SET: Final = (
         "i",
         "counts in b equal bins from minimum to maximum, where values are absent",
         optional=True,
+        bounds="0..",
     ),
     Element("labels", "k", "S", "name of each feature; absent where feature number = entry of theta", optional=True),
     Element("spectrum", "k", "f", "eigenvalue of the kernel on the fitted examples", optional=True),
-    Element("group", "k", "i", "number of the group of near-degenerate eigenvalues a feature is in", optional=True),
+    Element(
+        "group",
+        "k",
+        "i",
+        "number of the group of near-degenerate eigenvalues a feature is in",
+        optional=True,
+        bounds="0..",
+    ),
     Element(
         "stability",
         "k",
@@ -192,10 +217,32 @@ SET: Final = (
         "i",
         "flat index of the spatial maximum that gave the value, -1 where there is none",
         optional=True,
+        bounds="-1..",
     ),
-    Element("location_shape", "k s", "i", "spatial shape in which location counts, padded with 0", optional=True),
-    Element("highest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
-    Element("lowest/output", "k v m", "i", "output that gave the value, in the view 'largest'", optional=True),
+    Element(
+        "location_shape",
+        "k s",
+        "i",
+        "spatial shape in which location counts, padded with 0",
+        optional=True,
+        bounds="0..",
+    ),
+    Element(
+        "highest/output",
+        "k v m",
+        "i",
+        "output that gave the value, in the view 'largest'",
+        optional=True,
+        bounds="-1..c",
+    ),
+    Element(
+        "lowest/output",
+        "k v m",
+        "i",
+        "output that gave the value, in the view 'largest'",
+        optional=True,
+        bounds="-1..c",
+    ),
     Element("residual", "k", "f", "|H u - w u| / w of the eigenpair", optional=True, minor=1),
     Element("ablation/loss", "k", "f", "change of the held-out mean of 1/2 sum (f - y)^2 without the feature", True, 2),
     Element("ablation/accuracy", "k", "f", "change of the held-out accuracy without it", True, 2),
@@ -208,7 +255,7 @@ SET: Final = (
 FACTOR: Final = (
     Element("g", "o n r t", "f", "gradients of the quantities with respect to the map's outputs", True, 1),
     Element("gradient", "m n r", "f", "without that form: the features themselves", True, 1),
-    Element("entry", "m", "i", "which features those are", True, 1),
+    Element("entry", "m", "i", "which features those are", True, 1, bounds="0.."),
 )
 
 DUAL: Final = (
@@ -223,15 +270,19 @@ DUAL: Final = (
     Element("unit/contribution", "n c u", "f", "contributions summed over each unit, its bias included", True, 2),
     Element("eigen/contribution", "n c e", "f", "contributions of leading eigen features, flattened", True, 2),
     Element("weight", "p", "f", "mean absolute contribution of each weight, training examples and outputs", True, 2),
-    Element("strongest/weight", "n c m", "i", "weights of largest contribution, the strongest first", True, 2),
+    Element(
+        "strongest/weight", "n c m", "i", "weights of largest contribution, the strongest first", True, 2, bounds="0..p"
+    ),
     Element("strongest/contribution", "n c m", "f", "what they contribute", True, 2),
     Element("prediction", "n c", "f", "what the dual model says of each example", True, 2),
     Element("coefficient", "a c", "f", "its dual coefficients, training examples in their order", True, 2),
-    Element("support/position", "n c s", "i", "training examples that a prediction rests on most", True, 2),
+    Element(
+        "support/position", "n c s", "i", "training examples that a prediction rests on most", True, 2, bounds="0..n"
+    ),
     Element("support/contribution", "n c s", "f", "what they contribute to it", True, 2),
     Element("ticket/order", "t", "S", "order in which features were kept", True, 2),
     Element("ticket/kind", "t", "S", "sum of contributions, or network at theta0 + mask * (theta* - theta0)", True, 2),
-    Element("ticket/kept", "t", "i", "how many of them", True, 2),
+    Element("ticket/kept", "t", "i", "how many of them", True, 2, bounds="0.."),
     Element("ticket/figure", "t i", "f", "R2, agreement, accuracy held out; agreement on training; NaN: none", True, 2),
     Element("interaction/mean", "f f", "f", "mean interaction of the leading eigen features, flattened", True, 2),
     Element("interaction/size", "f f", "f", "root of the mean square, over examples and outputs", True, 2),
@@ -246,10 +297,39 @@ DUAL: Final = (
 KERNEL: Final = (Element("value", "s s", "f", "products of the features of two examples", False, 2),)
 
 INPUT: Final = (
-    Element("entry", "m", "i", "which features, in the order (o, i)", False, 1),
+    Element("entry", "m", "i", "which features, in the order (o, i)", False, 1, bounds="0.."),
     Element("a", "i n t", "f", "inputs of the map", True, 1),
-    Element("token", "n t", "i", "tokens in their place", True, 1),
+    Element("token", "n t", "i", "tokens in their place", True, 1, bounds="0.."),
 )
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """What the program reads of a table: columns with their numpy kinds, and those that together tell rows apart;
+    `numbers`: all its columns hold numbers."""
+
+    columns: Mapping[str, str]
+    keys: tuple[str, ...]
+    numbers: bool = False
+
+
+_FIGURES: Final = ("trace", "effective_rank", "overlap_with_final")
+_DISTANCES: Final = ("centred_distance_from_final", "centred_distance_from_initial")
+_HISTORY: Final = ("eigenvalue", "correlation_to_final", "within_leading", "group_overlap")
+
+TABLES: Final[Mapping[str, TableColumns]] = {
+    "dynamics": TableColumns({"step": "i", **dict.fromkeys((*_FIGURES, *_DISTANCES), "fi")}, ("step",), True),
+    "dynamics_spectrum": TableColumns(
+        {"step": "i", "number": "i", "eigenvalue": "fi", "share": "fi"}, ("step", "number"), True
+    ),
+    "dynamics_concepts": TableColumns(
+        {"step": "i", "concept": "U", **dict.fromkeys(("alignment", "overlap", "chance"), "fi")}, ("step", "concept")
+    ),
+    "feature_history": TableColumns(
+        {"set": "U", "feature": "i", "step": "i", "group": "fi", **dict.fromkeys(_HISTORY, "fi")},
+        ("set", "feature", "step"),
+    ),
+}
 
 
 def specification() -> str:
@@ -273,5 +353,6 @@ def specification() -> str:
                 {"i": "int", "u": "uint", "f": "float", "b": "bool", "S": "text"}[k] for k in element.kinds
             )
             since = f" (since {MAJOR}.{element.minor})" if element.minor else ""
-            lines.append(f"    {name:27} ({element.dims}) {types}: {element.meaning}{since}")
+            bounds = f" [{element.bounds}]" if element.bounds not in ("", "any") else ""
+            lines.append(f"    {name:27} ({element.dims}) {types}: {element.meaning}{bounds}{since}")
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from feature_lens.feature_set import SET_NAME, FeatureSet
 from feature_lens.run_contents import KEPT_KERNELS, Deferred, KeptKernel, RunContents
 from feature_lens.store import schema
 from feature_lens.store.blocks import add_matrix, check_room, stored_size
-from feature_lens.store.columns import CHUNK_BYTES, json_text, write_columns
+from feature_lens.store.columns import CHUNK_BYTES, Letters, json_text, write_columns
 from feature_lens.store.hdf5_files import writing, written_hdf5
 from feature_lens.store.lock import HDF5_LOCK
 from feature_lens.store.placing import put_in_place, reason, tell_of_leftovers
@@ -150,7 +150,7 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
     file.attrs["software"] = json_text(dict(provenance.software))
     file.attrs["fingerprint"] = provenance.fingerprint
     file.attrs["remarks"] = json_text(list(provenance.remarks))
-    sizes: dict[str, int] = {}
+    sizes = Letters()
     _write_network(file.create_group("network"), contents, sizes)
     _write_examples(file.create_group("examples"), contents, sizes)
     sets = file.create_group("sets")
@@ -159,14 +159,14 @@ def _write_contents(file: h5py.File, contents: RunContents) -> None:
             raise RunError(
                 f"A feature set is called by letters, digits, '_', '-' and '.', but '{name}' came; choose another name."
             )
-        _write_set(sets.create_group(feature_set.name), feature_set, place, dict(sizes))
+        _write_set(sets.create_group(feature_set.name), feature_set, place, sizes.own())
     if contents.dual is not None:
-        _write_dual(file.create_group("dual"), contents.dual, dict(sizes))
+        _write_dual(file.create_group("dual"), contents.dual, sizes.own())
     if contents.tables:
         write_tables(file.create_group("tables"), contents.tables)
 
 
-def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
+def _write_network(group: h5py.Group, contents: RunContents, sizes: Letters) -> None:
     network = contents.network
     group.attrs["name"] = network.name
     group.attrs["architecture"] = network.architecture
@@ -185,7 +185,7 @@ def _write_network(group: h5py.Group, contents: RunContents, sizes: dict[str, in
     write_columns(group, columns, schema.NETWORK, sizes)
 
 
-def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, int]) -> None:
+def _write_examples(group: h5py.Group, contents: RunContents, sizes: Letters) -> None:
     examples = contents.examples
     group.attrs["modality"] = json_text(asdict(examples.modality))
     group.attrs["class_names"] = json_text(list(examples.class_names))
@@ -206,10 +206,10 @@ def _write_examples(group: h5py.Group, contents: RunContents, sizes: dict[str, i
         own = group.create_group(f"concepts/{concept.name}")
         own.attrs["place"] = place
         own.attrs["labels"] = json_text(list(concept.labels))
-        write_columns(own, {"value": concept.values}, schema.CONCEPT, dict(sizes))
+        write_columns(own, {"value": concept.values}, schema.CONCEPT, sizes.own())
 
 
-def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: dict[str, int]) -> None:
+def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: Letters) -> None:
     group.attrs["place"] = place
     group.attrs["views"] = json_text(list(feature_set.views))
     group.attrs["card"] = json_text(asdict(feature_set.card))
@@ -223,7 +223,7 @@ def _write_set(group: h5py.Group, feature_set: FeatureSet, place: int, sizes: di
         _write_factors(group.create_group("factors"), values.factors, sizes)
 
 
-def _write_dual(group: h5py.Group, dual: DualRecord, sizes: dict[str, int]) -> None:
+def _write_dual(group: h5py.Group, dual: DualRecord, sizes: Letters) -> None:
     group.attrs["fidelities"] = json_text([asdict(one) for one in dual.fidelities])
     group.attrs["fitted"] = json_text(None if dual.fitted is None else asdict(dual.fitted))
     group.attrs["notes"] = json_text(list(dual.notes))
@@ -246,10 +246,11 @@ def _expansion(expansion: Expansion) -> dict[str, Any]:
     return asdict(expansion) | {"time": expansion.time if math.isfinite(expansion.time) else None}
 
 
-def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, int]) -> None:
-    common = {"n": sizes["n"], "r": factors.n_quantities}
+def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: Letters) -> None:
+    common = sizes.own("n")
+    common["r"] = factors.n_quantities
     for number, share in enumerate(factors.shares):
-        place, own = group.create_group(str(number)), dict(common)
+        place, own = group.create_group(str(number)), common.own()
         held = {"g": share.g, "gradient": share.gradient, "entry": share.entry}
         write_columns(place, _present(held), schema.FACTOR, own)
         own.pop("m", None)
@@ -258,7 +259,7 @@ def _write_factors(group: h5py.Group, factors: WeightFactors, sizes: dict[str, i
             came.attrs["scale"] = inputs.scale
             came.attrs["kinds"] = 0 if inputs.token is None else inputs.kinds
             held = {"entry": inputs.entry, "a": inputs.a, "token": inputs.token}
-            write_columns(came, _present(held), schema.INPUT, dict(own))
+            write_columns(came, _present(held), schema.INPUT, own.own())
 
 
 def _present(columns: dict[str, Any]) -> dict[str, Any]:
