@@ -49,6 +49,7 @@ from feature_lens.settings import SetSettings as SetSettings
 from feature_lens.store import check_writable, write_run
 
 MOST_KEPT = 10_000
+MOST_AT_ONCE = 65_536
 _SOFTWARE = ("torch", "numpy", "scipy", "scikit-learn", "captum", "h5py")
 
 
@@ -330,6 +331,8 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
     ):
         if value < 1:
             raise SettingsError(f"The setting '{what}' must be at least 1, but {value} came; give a positive number.")
+    if settings.tile is not None and settings.tile > MOST_AT_ONCE:
+        raise SettingsError(f"At most {MOST_AT_ONCE:,} examples make a tile, but {settings.tile} came; give fewer.")
     if settings.ablation < 0:
         raise SettingsError(
             f"The network is run without 0 or more features of each set, but ablation={settings.ablation} came; give such "

@@ -79,7 +79,7 @@ def _side_by_side(
 ) -> dict[tuple[str, int], list[MeasuredKind]]:
     """Seeds in processes, not threads: each has its own memory, which goes when it ends, and its own state of torch."""
     found: dict[tuple[str, int], list[MeasuredKind]] = {}
-    with WorkerProcesses(workers) as pool:
+    with WorkerProcesses(min(workers, len(wanted))) as pool:
         futures = {pool.submit(_seed, name, seed, folder, overwrite): (name, seed) for name, seed in wanted}
         for future in progress(as_completed(futures), len(futures)):
             found[futures[future]] = future.result()

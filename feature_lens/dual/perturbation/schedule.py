@@ -23,6 +23,8 @@ Vector = npt.NDArray[np.float64]
 # A mode of the residual counts as trained when this is left of it.
 _NOTHING: Final = 1e-17
 _MOST_STEPS: Final = 1_000_000
+# Times beyond it, and below its inverse, are told apart from infinity and 0 by no network in floating point.
+_LONGEST: Final = 1e12
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Schedule:
             raise SettingsError(f"A step is a positive number, or 0 for gradient flow, but {self.step} came.")
         if math.isnan(self.time) or self.time < 0:
             raise SettingsError(f"Training takes a time of 0 or more, but {self.time} came; give such a number.")
+        if not (self.time in (0, math.inf) or 1 / _LONGEST <= self.time <= _LONGEST):
+            raise SettingsError(
+                f"A time is 0, infinite, or between {1 / _LONGEST:g} and {_LONGEST:g}, but {self.time} came; give one that "
+                "is told apart from these."
+            )
         if self.step and math.isfinite(self.time) and self.time != int(self.time):
             raise SettingsError(f"Descent takes a whole number of steps, but {self.time} came; round it.")
 

@@ -61,6 +61,7 @@ class WidthSettings:
             if not values or min(values) < 1 or len(set(values)) < len(values):
                 came = ", ".join(map(str, values)) or "none"
                 raise SettingsError(f"Each {what} is a number of at least 1, and named once, but {came} came.")
+        Schedule(time=self.time)
         if not (np.isfinite(self.time) and self.time > 0):
             raise SettingsError(f"Networks are trained for a time above 0, but {self.time} came; give such a time.")
 
@@ -81,7 +82,7 @@ def width_study(
     if settings.workers == 1:
         found = list(progress(map(of_one, shapes), len(shapes)))
     else:
-        with WorkerProcesses(settings.workers, lasting=True) as pool:
+        with WorkerProcesses(min(settings.workers, len(shapes)), lasting=True) as pool:
             found = list(progress(pool.map(of_one, shapes), len(shapes)))
     table = pd.DataFrame(
         itertools.chain.from_iterable(found),

@@ -101,7 +101,9 @@ class ZooNet(ABC):
         if snapshots < 0:
             raise SettingsError(f"The number of snapshots is 0 or more, but {snapshots} came; leave it out for none.")
         first = min(self.first_snapshot, self.epochs)
-        wanted = set(np.geomspace(first, self.epochs, snapshots + 1).round().astype(int).tolist()) - {self.epochs}
+        wanted = set(np.geomspace(first, self.epochs, min(snapshots, self.epochs) + 1).round().astype(int).tolist()) - {
+            self.epochs
+        }
         module = self.module()
         initial, taken = _copied(module), dict[int, Params]()
         threads = torch.get_num_threads()
