@@ -235,8 +235,8 @@ def test_path_features_that_do_not_add_up_say_so() -> None:
 def test_a_kink_that_is_missed_on_a_later_tile_is_seen(
     layers: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = _rows(_made("relu", n=40, tile=8))[:, : None if layers is None else 42]
-    design = _made("relu", n=40, tile=8, layers=layers)  # type: ignore[arg-type]  # passed on
+    wanted = _rows(_made("relu", n=14, tile=4))[:, : None if layers is None else 42]
+    design = _made("relu", n=14, tile=4, layers=layers)  # type: ignore[arg-type]  # passed on
     design.pieces()
     monkeypatch.setattr(exact_path, "crossings", lambda values, edges, degree: [np.empty(0) for _ in edges])
     found = _rows(design)

@@ -23,23 +23,25 @@ def data(): return np.random.default_rng(0).normal(size=(6, 2)), np.arange(6) % 
 """
 _MADE = ["--network", "net.py:net", "--data", "net.py:data", "--initial", "start.pt"]
 _EXTRACT = ["extract", *_MADE, "--out", "out.h5", "--set", "eigen", "--no-neurons"]
+_WIDTHS = ["theory", "--widths", "2", "--depths", "1", "--seeds", "1", "--out", "theory"]
 _STUDY = ["study", "digits", "--out", "studies"]
-# Lines that a command is tried with, short ones; an option that only some of them take is tried with those that do.
+# Lines that a command is tried with, short ones; the later ones take options of `_BY_LINE`.
 _LINES = {
     "train": [["train", "linear", "--out", "trained"]],
     "extract": [_EXTRACT, [*_EXTRACT, "--dual"]],
     "kernel": [["kernel", *_MADE, "--out", "out.h5"]],
-    "theory": [["theory", *_MADE, "--out", "theory"], ["theory", *_MADE, "--algorithms", "--out", "theory"]],
+    "theory": [["theory", *_MADE, "--out", "theory"], ["theory", *_MADE, "--algorithms", "--out", "theory"], _WIDTHS],
     "study": [_STUDY],
     "export": [["export", "run.h5", "--set", "eigen", "--out", "out.csv", "--format", "csv"]],
     "table": [["table", "run.h5", "interactions"]],
 }
+_BY_LINE = {"--trained-step", "--trained-time", "--most-steps", "--seeds", "--workers", "--time"}
 _VALUES = {
-    "int": ["0", "-1", str(-(2**63) - 1), str(2**63), str(10**21), "nan", "1.5"],
-    "float": ["0", "-1", "1e-300", "1e300", "nan", "inf", "-inf", "x"],
+    "int": ["0", "-1", str(10**21), "nan"],
+    "float": ["0", "-1", "1e-300", "1e300", "nan", "inf"],
 }
 # What asks for so much that to try it takes minutes: networks of more seeds, descent of more steps, whole studies.
-_LONG = {("theory", "--seeds"), ("theory", "--most-steps"), ("study", "--workers")}
+_LONG = {("theory", "--seeds"), ("theory", "--most-steps"), ("study", "--workers"), ("theory", "--workers")}
 
 
 def _options() -> list[tuple[str, str, str]]:
@@ -74,9 +76,9 @@ def test_every_number_at_its_extremes_is_right_or_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     refused = 0
-    for line in _LINES[command]:
+    for line in _LINES[command] if option in _BY_LINE else _LINES[command][:1]:
         for value in _VALUES[kind]:
-            if (command, option) in _LONG and value in _VALUES["int"][3:5]:
+            if (command, option) in _LONG and value == _VALUES["int"][2]:
                 continue
             extra = (
                 [] if "--out" not in line or not (here / line[line.index("--out") + 1]).exists() else ["--overwrite"]

@@ -162,7 +162,7 @@ FALLING = {
     "weight norm": (
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2)),
         _numbers(3),
-        "same for all examples",
+        "made what examples share",
     ),
 }
 
