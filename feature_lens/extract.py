@@ -35,7 +35,7 @@ from feature_lens.features.design import DesignMatrix, one_thread
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.kept_kernel import kept_kernel
 from feature_lens.features.neurons import NeuronActivations, Reduce
-from feature_lens.jobs import Job, effective, jobs_of
+from feature_lens.jobs import Job, check_names, effective, jobs_of
 from feature_lens.kept_table import KeptTable
 from feature_lens.networks import Network
 from feature_lens.networks.states import State
@@ -96,6 +96,7 @@ def compute_run(
 ) -> RunContents:
     """Compute the contents of a run in memory, for those who do not want a file."""
     _check(examples, settings)
+    check_names(network, name)
     steps = None if snapshots is None else steps_of(network, snapshots)
     n_outputs = network.check(examples, settings.tile or 32)
     jobs, left_out = jobs_of(network, examples, settings)

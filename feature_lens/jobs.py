@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from feature_lens.arrays import require_storable
 from feature_lens.errors import NetworkError, SettingsError
 from feature_lens.examples import Examples
 from feature_lens.feature_set import SET_NAME
@@ -37,7 +38,7 @@ def jobs_of(network: Network, examples: Examples, settings: ExtractSettings) -> 
     """
     jobs: list[Job] = []
     remarks: list[str] = []
-    taken: dict[str, list[SetSettings]] = {}
+    taken: dict[str, SetSettings] = {}
     seen: dict[SetSettings, str] = {}
     one_output = network.check(examples, settings.tile or 32) == 1
     for parts in _parts(network, examples, settings, remarks):
@@ -69,13 +70,29 @@ def jobs_of(network: Network, examples: Examples, settings: ExtractSettings) -> 
     return jobs, list(dict.fromkeys(remarks))
 
 
-def _free_name(wanted: SetSettings, taken: dict[str, list[SetSettings]]) -> str:
+def check_names(network: Network, name: str) -> None:
+    """Refuse a run, network, parameter or layer whose name no file can hold; raises ExamplesError, before anything is
+    computed."""
+    parts = (part for part, _ in network.module.named_modules())
+    named = {"as the name of a run": [name], "as the name of a network": [network.name]}
+    for what, names in {
+        **named,
+        "in the names of layers": parts,
+        "in the names of parameters": network.parameters.names,
+    }.items():
+        for one in names:
+            require_storable(one, what)
+
+
+def _free_name(wanted: SetSettings, taken: dict[str, SetSettings]) -> str:
     """The set's name, with a number where layers that are written alike, such as 'a/b' and 'a_b', would share it."""
-    title = wanted.title()
-    others = taken.setdefault(title, [])
-    others.append(wanted)
-    number = 1 + sum((other.outputs, other.layers) != (wanted.outputs, wanted.layers) for other in others[:-1])
-    return title if number == 1 else f"{title}_{number}"
+    title = name = wanted.title()
+    number = 1
+    while name in taken and (taken[name].outputs, taken[name].layers) != (wanted.outputs, wanted.layers):
+        number += 1
+        name = f"{title}_{number}"
+    taken.setdefault(name, wanted)
+    return name
 
 
 def effective(

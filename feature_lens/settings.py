@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, replace
 
@@ -154,5 +155,10 @@ class ExtractSettings:
         return DualSettings(flattened=self.flattened, expansion=wanted)
 
     def shaping(self) -> dict[str, object]:
-        """The settings that shape values, as plain data: all but batch_size and workers."""
-        return {key: value for key, value in asdict(self).items() if key not in ("batch_size", "workers")}
+        """The settings that shape values, as plain data: all but batch_size and workers. JSON has no infinity, which is said
+        in words."""
+        return {
+            key: f"{value}" if isinstance(value, float) and math.isinf(value) else value
+            for key, value in asdict(self).items()
+            if key not in ("batch_size", "workers")
+        }

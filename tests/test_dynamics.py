@@ -287,7 +287,7 @@ def test_many_examples_are_thinned_and_a_run_without_split_or_start_has_dynamics
 def test_what_is_no_course_of_a_training_is_refused(trained: tuple[Network, dict[int, Params]], tmp_path: Path) -> None:
     network, snapshots = trained
     last = snapshots[9]
-    with pytest.raises(SettingsError, match=r"whole number from 0, but -1 came"):
+    with pytest.raises(SettingsError, match=r"whole number from 0 to below 2\^63, but -1 came"):
         steps_of(network, {-1: last})
     with pytest.raises(SettingsError, match="The last snapshot must be the trained parameters, but that of step 5"):
         steps_of(network, {2: snapshots[2], 5: snapshots[5]})

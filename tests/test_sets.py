@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +17,15 @@ from feature_lens.analysis import class_figures, headline
 from feature_lens.analysis.example_features import strongest_neurons
 from feature_lens.analysis.headline import LOGITS
 from feature_lens.analysis.kinds import kinds
-from feature_lens.errors import NetworkError, SettingsError
+from feature_lens.errors import ExamplesError, NetworkError, SettingsError
 from feature_lens.examples import Examples
-from feature_lens.extract import ExtractSettings, SetSettings, compute_run
+from feature_lens.extract import ExtractSettings, SetSettings, compute_run, extract_run
 from feature_lens.features.bases import Canonical
 from feature_lens.features.centred_rows import CentredDesign
 from feature_lens.features.effective import EffectiveFeatures
 from feature_lens.features.neurons import Logits, NeuronActivations
 from feature_lens.networks import Network
+from feature_lens.store import RunFile
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +186,13 @@ class _Alike(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({"a/b": nn.Linear(3, 4), "a_b": nn.Linear(4, 4), "a b": nn.Linear(4, 1)})
+        sizes = {"a/b": (3, 4), "a_b": (4, 4), "a_b_2": (4, 4), "a b": (4, 1)}
+        self.parts = nn.ModuleDict({name: nn.Linear(*size) for name, size in sizes.items()})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.parts["a b"](torch.tanh(self.parts["a_b"](torch.tanh(self.parts["a/b"](x)))))
+        for name in ("a/b", "a_b", "a_b_2"):
+            x = torch.tanh(self.parts[name](x))
+        return self.parts["a b"](x)
 
 
 def test_layers_that_are_written_alike_have_sets_of_their_own_and_one_output_has_one_kernel() -> None:
@@ -196,14 +202,46 @@ def test_layers_that_are_written_alike_have_sets_of_their_own_and_one_output_has
         Examples.from_arrays(np.random.default_rng(0).normal(size=(12, 3))),
     )
     run = compute_run(network, examples, progress=False)
-    assert [name for name in run.sets if name.startswith("neurons")] == ["neurons_parts.a_b", "neurons_parts.a_b_2"]
+    names = [f"neurons_parts.{written}" for written in ("a_b", "a_b_2", "a_b_2_2")]
+    assert [name for name in run.sets if name.startswith("neurons")] == names
     with torch.no_grad():
         first = network.module.parts["a/b"](network.tensor(examples.inputs))
         second = network.module.parts["a_b"](torch.tanh(first))
-    for name, wanted in (("neurons_parts.a_b", first), ("neurons_parts.a_b_2", second)):
+        third = network.module.parts["a_b_2"](torch.tanh(second))
+    for name, wanted in zip(names, (first, second, third), strict=True):
         np.testing.assert_allclose(np.asarray(run.sets[name].read("values"))[:, 0].T, wanted.numpy(), atol=1e-6)
     assert "eigen" in run.sets
     assert "eigen_trace" not in run.sets
     assert any("with one output it is 'eigen'" in remark for remark in run.provenance.remarks)
     alone = ExtractSettings(sets=(SetSettings("eigen", "trace"),), neurons=())
     assert list(compute_run(network, examples, alone, progress=False).sets) == ["eigen_trace"]
+    twice = ExtractSettings(sets=(SetSettings("canonical", "neurons:parts.a_b"),) * 2, neurons=("parts.a/b",))
+    with pytest.raises(SettingsError, match=r"Two feature sets are called 'neurons_parts\.a_b'"):
+        compute_run(network, examples, twice, progress=False)
+
+
+def test_names_that_no_file_can_hold_are_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_lens.extract.jobs_of", lambda *_: pytest.fail("computed"))
+    examples = Examples.from_arrays(np.zeros((4, 2)) + np.arange(4)[:, None])
+    fine = nn.Linear(2, 2)
+    for module, run, network in (
+        (fine, "a\0b", "net"),
+        (fine, "half \ud800", "net"),
+        (fine, "run", "net\0"),
+        (nn.Sequential(OrderedDict({"a\0b": fine})), "run", "net"),
+    ):
+        with pytest.raises(ExamplesError, match="A file cannot hold the text"):
+            compute_run(Network.from_module(module, name=network), examples, name=run, progress=False)
+
+
+class _Saying(nn.Linear):
+    def extra_repr(self) -> str:
+        return "\0\ud800"
+
+
+def test_a_module_that_says_what_no_file_holds_is_kept_with_it_written_out(tmp_path: Path) -> None:
+    examples = Examples.from_arrays(np.random.default_rng(0).normal(size=(6, 2)))
+    settings = ExtractSettings(sets=(SetSettings("unit"),), neurons=())
+    extract_run(Network.from_module(_Saying(2, 2)), examples, tmp_path / "run.h5", settings, progress=False)
+    with RunFile(tmp_path / "run.h5") as run:
+        assert run.network.architecture == "_Saying(\\x00\\ud800)"

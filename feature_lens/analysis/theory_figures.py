@@ -63,7 +63,8 @@ def course_figure(course: pd.DataFrame) -> bytes:
 
 def _finish(panel: Axes, title: str, across: str) -> None:
     panel.set_xscale("log")
-    panel.set_yscale("log")
+    if any((np.asarray(line.get_ydata(), dtype=np.float64) > 0).any() for line in panel.lines):
+        panel.set_yscale("log")  # else all are 0, or nothing is known: the real flow was not followed so long
     panel.set_title(title, loc="left", fontsize=10)
     panel.set_xlabel(across)
     panel.grid(True, which="major", color="#EDEEF0", linewidth=0.8)

@@ -24,8 +24,10 @@ def steps_of(network: Network, snapshots: Mapping[int, State]) -> dict[int, Netw
     numbers that are not finite.
     """
     for step in snapshots:
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise SettingsError(f"The step of a snapshot is a whole number from 0, but {step!r} came; give its number.")
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 1 << 63:
+            raise SettingsError(
+                f"The step of a snapshot is a whole number from 0 to below 2^63, but {step!r} came; give its number."
+            )
     found = {step: network.at_state(snapshots[step], f"snapshot {step}") for step in sorted(snapshots)}
     if network.initial is not None:
         start = network.at_state(network.initial, "initial")

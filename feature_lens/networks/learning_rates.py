@@ -12,6 +12,9 @@ from feature_lens.errors import SettingsError
 from feature_lens.networks.states import Params
 from feature_lens.registry import unknown_name
 
+# Products of two features carry lambda, and are kept as float32 in places.
+_LEAST, _MOST = 1e-30, 1e30
+
 
 def rates_of(module: torch.nn.Module, params: Params, spec: Mapping[str, float] | str) -> tuple[float, ...]:
     """lambda of each tensor, by patterns of names (the first that matches counts), or by name of a choice.
@@ -27,6 +30,11 @@ def rates_of(module: torch.nn.Module, params: Params, spec: Mapping[str, float] 
     for pattern, rate in spec.items():
         if not (isinstance(rate, int | float | np.number) and rate > 0 and np.isfinite(rate)):
             raise SettingsError(f"A learning rate must be positive, but {rate} came for '{pattern}'; give one above 0.")
+        if not _LEAST <= rate <= _MOST:
+            raise SettingsError(
+                f"A learning rate must be between {_LEAST:g} and {_MOST:g}, but {rate} came for '{pattern}'; give one whose "
+                "products with gradients are numbers still."
+            )
         if not any(fnmatchcase(name, pattern) for name in params):
             raise SettingsError(f"The pattern '{pattern}' names no parameter; there is {', '.join(list(params)[:12])}.")
     return tuple(

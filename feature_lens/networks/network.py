@@ -26,6 +26,7 @@ from feature_lens.networks.passes import ONE_PASS
 from feature_lens.networks.scrutiny import Scrutiny, Seen
 from feature_lens.networks.states import Params as Params
 from feature_lens.networks.states import State, load_trained, params_of, refuse_non_finite
+from feature_lens.shown import shown as text_of
 
 Precision = Literal["float64", "float32"]
 At = Literal["effective", "initial"]
@@ -282,7 +283,7 @@ class Network:
         """What a run says of this network."""
         return NetworkCard(
             name=self.name,
-            architecture=str(self.module),
+            architecture=text_of(str(self.module)),  # a module may say anything of itself, such as what no file holds
             n_outputs=n_outputs,
             parameters=self.parameters,
             digest=self.digest,
@@ -327,7 +328,7 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _digest(module: torch.nn.Module, trained: Params, initial: Params | None, constants: Params) -> str:
-    sha = hashlib.sha256(str(module).encode())
+    sha = hashlib.sha256(str(module).encode("utf-8", "backslashreplace"))
     for state in (trained, initial or {}, constants):
         for key, value in state.items():
             whole = value if value.layout == torch.strided else value.to_dense()

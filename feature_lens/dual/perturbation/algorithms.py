@@ -53,6 +53,9 @@ class Algorithm:
         return f"{self.kind} {self.step:.3g}"
 
 
+_MOST_STEPS: Final = 10_000_000
+
+
 @dataclass(frozen=True)
 class AlgorithmSettings:
     """reached: every algorithm stops when its training loss is at most this share of the initial one, or after
@@ -64,6 +67,10 @@ class AlgorithmSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.most_steps > _MOST_STEPS:
+            raise SettingsError(
+                f"Algorithms take at most {_MOST_STEPS:,} steps, but {self.most_steps} came; give fewer."
+            )
         if self.most_steps < 1 or self.features < 1:
             raise SettingsError(
                 f"Algorithms take at least one step and have at least one feature compared, but {self.most_steps} and "

@@ -50,6 +50,11 @@ class Schedule:
             )
         if self.step and math.isfinite(self.time) and self.time != int(self.time):
             raise SettingsError(f"Descent takes a whole number of steps, but {self.time} came; round it.")
+        if self.step and _MOST_STEPS < self.time < math.inf:
+            raise SettingsError(
+                f"Descent is followed for at most {_MOST_STEPS:,} steps, one by one, but {self.time:g} came; give a flow of the "
+                "time that they take together, step 0."
+            )
 
     @property
     def is_flow(self) -> bool:

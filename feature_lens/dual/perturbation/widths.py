@@ -38,6 +38,8 @@ PREDICTIONS: Final = {
 _INPUTS, _TRAIN, _TEST = 4, 6, 16
 # Points in time of a flow's step, and the tolerance of the real one: both far below the errors that are measured.
 _STAGES, _TOLERANCE = 5, 1e-9
+# Beyond these a study takes more memory, or more days, than there are.
+_WIDEST, _DEEPEST, _MOST_SEEDS, _LONGEST = 65_536, 100, 10_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,19 @@ class WidthSettings:
             if not values or min(values) < 1 or len(set(values)) < len(values):
                 came = ", ".join(map(str, values)) or "none"
                 raise SettingsError(f"Each {what} is a number of at least 1, and named once, but {came} came.")
+        for what, most, value in (
+            ("width", _WIDEST, max(self.widths)),
+            ("depth", _DEEPEST, max(self.depths)),
+            ("number of seeds", _MOST_SEEDS, self.seeds),
+        ):
+            if value > most:
+                raise SettingsError(f"Each {what} is at most {most:,}, but {value} came; give a smaller one.")
         Schedule(time=self.time)
-        if not (np.isfinite(self.time) and self.time > 0):
-            raise SettingsError(f"Networks are trained for a time above 0, but {self.time} came; give such a time.")
+        if not 0 < self.time <= _LONGEST:
+            raise SettingsError(
+                f"Networks are trained for a time above 0, at most {_LONGEST:,} since each takes passes in proportion, but "
+                f"{self.time} came; give such a time."
+            )
 
 
 def width_study(

@@ -55,8 +55,10 @@ class ZooNet(ABC):
     shuffled: int = 0
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            _check_size(one.name, getattr(self, one.name))
         at_least(1, epochs=self.epochs)
-        at_least(0, shuffled=self.shuffled)
+        at_least(0, shuffled=self.shuffled, seed=self.seed)
         if self.shuffled and not self.classes:
             raise SettingsError(
                 f"Labels can be shuffled where examples have classes, but those of '{self.key()}' have none; leave "
@@ -184,6 +186,15 @@ class ZooNet(ABC):
         )
 
 
+# Settings of recipes that size nothing, or the square of something, are bounded otherwise than numbers of units.
+_MOST: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("epochs", "batch", "shown"), 10_000_000),
+    **dict.fromkeys(("seed", "shuffled"), (1 << 63) - 1),
+    "modulus": 1000,
+    "layers": 100,
+}
+_MOST_UNITS: Final = 16_384
+
 ZOO: Final[Registry[type[ZooNet]]] = Registry("network of the zoo")
 
 
@@ -193,6 +204,16 @@ def at_least(least: float, **settings: float) -> None:
         if not value >= least:
             raise SettingsError(
                 f"The setting '{name}' must be at least {least:g}, but {value:g} came; give a larger one."
+            )
+
+
+def _check_size(name: str, value: float | tuple[int, ...]) -> None:
+    """Raise SettingsError for a setting of a recipe that is no number, or that asks for more than a machine has."""
+    most = _MOST.get(name, _MOST_UNITS)
+    for number in value if isinstance(value, tuple) else (value,):
+        if not abs(number) <= most:
+            raise SettingsError(
+                f"The setting '{name}' is a number of at most {most:,}, but {number} came; give a smaller one."
             )
 
 
