@@ -36,7 +36,8 @@ def made(case: Architecture) -> tuple[nn.Module, Network, Examples]:
         return module, network, Examples.from_arrays(inputs)
     with torch.no_grad():
         outputs = module(torch.as_tensor(inputs))
-    targets = (outputs[:, 0] > outputs[:, 0].median()).numpy().astype(int)
+    first = outputs.reshape(N, -1)[:, 0]
+    targets = (first > first.median()).numpy().astype(int)
     return module, with_initial(network), Examples.from_arrays(inputs, targets, split=np.arange(N) % 4 != 0)
 
 

@@ -32,4 +32,4 @@ def test_what_is_shared_out_adds_up(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, outputs - before, atol=1e-5 * scale)
         gap = np.abs(np.asarray(columns["residual"])).max() / scale
         if gap > 1e-3:  # of kinks that are not looked for, and jumps, a run tells
-            assert any("quadrature" in remark or "add up" in remark for remark in run.provenance.remarks), gap
+            assert any("stopped at" in remark or "not add up" in remark for remark in run.dual.remarks), gap

@@ -98,7 +98,7 @@ class Derivatives:
                 f"An expansion needs higher derivatives of the network, but they could not be taken "
                 f"({type(error).__name__}: {in_brief(error)}); regressions and contributions do not need them."
             ) from error
-        made: Vector = np.concatenate([one.numpy().ravel() for one in found])
+        made: Vector = np.concatenate([(one.to_dense() if one.is_sparse else one).numpy().ravel() for one in found])
         return made
 
     def _check(self) -> None:
