@@ -15,7 +15,9 @@ def left_over(
     network, reduce = ask.network, ask.reduction.reduce
     with torch.no_grad():
         ends = [
-            torch.stack([reduce(row, label) for row, label in zip(network(params, inputs), labels, strict=True)]).cpu()
+            torch.stack([reduce(row, label) for row, label in zip(network(params, inputs), labels, strict=True)])
+            .detach()
+            .cpu()
             for params in (network.at("initial"), network.at("effective"))
         ]
     size = torch.maximum(shares.abs().sum(dim=0), ends[0].abs() + ends[1].abs())

@@ -109,7 +109,8 @@ class ExactPath:
         for place in (0.37, 1.0):
             found = self._forward(inputs, network.real([place]))
             with torch.no_grad():
-                wanted = network({name: value + place * added[name] for name, value in start.items()}, inputs)
+                moved = {name: value + place * added[name] for name, value in start.items()}
+                wanted = network(moved, inputs).detach()  # a forward may take gradients itself
             if float((found - wanted).abs().max()) > _SAME[network.dtype] * max(float(wanted.abs().max()), 1e-30):
                 raise NotAPencil("its passes at places of their own differ from those of the whole network")
         self._n_outputs = wanted.shape[1]
@@ -118,7 +119,7 @@ class ExactPath:
     def _forward(self, inputs: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         self._lines.places = places
         with torch.no_grad(), self._lines.over(len(inputs)):
-            return self._copy.outputs(inputs)
+            return self._copy.outputs(inputs).detach()
 
     def _edges(self, inputs: torch.Tensor) -> Array:
         """(b, m + 1) edges of the pieces of each example, rising from 0 to 1, repeated at the end."""
