@@ -53,6 +53,9 @@ class ParameterTable:
             raise SettingsError(
                 "At least one layer must be chosen, but none was; name some, or leave the choice out for all."
             )
+        if len(set(layers)) < len(layers):
+            twice = next(layer for layer in layers if list(layers).count(layer) > 1)
+            raise SettingsError(f"Each layer is named once, but '{twice}' came more than once; name it once.")
         of_layer = {
             layer: [i for i, name in enumerate(self.names) if name == layer or name.startswith(f"{layer}.")]
             for layer in layers

@@ -70,6 +70,8 @@ def demo(
     """Train a network that comes with the project, extract and rank its features, and open the app."""
     from feature_lens.store import check_writable
 
+    if no_app and port != "8501":
+        raise SettingsError("A port is that of the app, which --no-app leaves out; drop --port or --no-app.")
     target = check_writable(out or Path(f"{name}.h5"), overwrite)
     chosen = None if no_app else _port(port)
     from feature_lens.demos import demo_run

@@ -348,6 +348,11 @@ def _check(examples: Examples, settings: ExtractSettings) -> None:
     if settings.reduce not in get_args(Reduce):
         raise unknown_name("reduction of positions", settings.reduce, list(get_args(Reduce)))
     settings.of_dual()
+    if settings.factors and not any(one.basis == "canonical" and not one.of_activations for one in settings.sets):
+        raise SettingsError(
+            "Factors are kept of weight features, but no set of these was asked for; add --set canonical, or leave "
+            "--factors out."
+        )
     if not settings.dual and (settings.trained_step or settings.trained_time is not None or settings.trained_otherwise):
         raise SettingsError(
             "The training that is expanded is part of the dual model, which was not asked for; add --dual."

@@ -67,6 +67,11 @@ class SetSettings:
         unknown = [one for one in options if one not in _OPTIONS and not (one.isascii() and one.isdigit())]
         if unknown:
             raise unknown_name("option of a set", unknown[0], [*_OPTIONS, "or a number of features"])
+        if len(numbers) > 1 or len(set(options)) < len(options) or {"centred", "uncentred"} <= set(options):
+            raise SettingsError(
+                f"A set has each option once, one number of features, and is centred or uncentred, but '{text}' came; leave "
+                "one of the options out."
+            )
         made = cls(basis, outputs or "flattened", at or "effective")
         derived = not made.of_activations
         said = True if "centred" in options else False if "uncentred" in options else None

@@ -341,6 +341,11 @@ BAD_EXTRACT: dict[str, tuple[list[str], str]] = {
     "an unknown place": (["--set", "eigen@start"], "No feature kind is called 'start'"),
     "initial without parameters": (["--set", "eigen@initial"], "none were given; pass initial"),
     "no basis": (["--set", "/trace"], r"A set is written BASIS/OUTPUTS\[\+OPTION\]\[@AT\], but '/trace' came"),
+    "a rate twice": (["--learning-rate", "*=1", "--learning-rate", "*=2"], "takes one learning rate, but was given two"),
+    "a layer twice": (["--layers", "0", "--layers", "0"], "named once, but '0' came more than once"),
+    "two numbers of features": (["--set", "eigen+2+3"], "A set has each option once"),
+    "centred and uncentred": (["--set", "pca/neurons:0+centred+uncentred"], "is centred or uncentred"),
+    "factors of no weights": (["--set", "unit", "--factors"], "add --set canonical, or leave --factors out"),
     "the same set twice": (["--set", "unit", "--set", "unit"], "Two feature sets are called 'unit'"),
     "an unknown layer": (["--layers", "9"], "9"),
     "an unknown hidden layer": (["--neurons", "9"], "9"),
@@ -679,6 +684,9 @@ def test_the_demo_refuses_an_existing_file_before_it_trains(
     for out in ("there.h5", "missing/x.h5"):
         _sentence(invoke("demo", "--no-app", "--out", out))
     assert (here / "there.h5").read_bytes() == b"precious"
+    assert "drop --port or --no-app" in _sentence(invoke("demo", "--no-app", "--port", "9000"))
+    line = ("train", "linear", "--out", "new", "--recipe", "epochs=1", "--recipe", "epochs=2")
+    assert "'epochs' of a recipe takes one value" in _sentence(invoke(*line))
 
 
 def test_train_writes_a_folder_and_says_how_to_go_on(invoke: Invoke, here: Path) -> None:

@@ -152,3 +152,11 @@ def test_every_number_in_a_text_is_right_or_one_sentence(number: int, refused: T
     kept = [*_without(kept, "--set"), "--no-neurons"] if option == "--set" else kept
     found = [refused([*kept, option, text.format(value)]) for value in values]
     assert any(found)
+
+
+@pytest.mark.parametrize("command", sorted(cast(Any, get_command(cli.app)).commands))
+def test_an_option_of_one_value_is_taken_once(command: str, refused: Try) -> None:
+    for parameter in cast(Any, get_command(cli.app)).commands[command].params:
+        if parameter.param_type_name == "option" and not parameter.multiple and not parameter.is_flag:
+            given = [parameter.opts[-1], *["1"] * parameter.nargs]
+            assert refused([command, *given, *given])

@@ -57,6 +57,10 @@ def parsed_rates(entries: Sequence[str]) -> dict[str, float] | str:
             raise SettingsError(
                 f"A learning rate is written PATTERN=VALUE, but '{entry}' came; write it so, or pdlt alone."
             )
+        if pattern in rates:
+            raise SettingsError(
+                f"The pattern '{pattern}' takes one learning rate, but was given two; give one of them."
+            )
         rates[pattern] = rate
     return rates
 

@@ -168,6 +168,10 @@ class ZooNet(ABC):
             name, _, text = entry.partition("=")
             if name not in defaults:
                 raise unknown_name(f"setting of the recipe '{cls.key()}'", name, list(defaults))
+            if name in changed:
+                raise SettingsError(
+                    f"The setting '{name}' of a recipe takes one value, but was given twice; give it once."
+                )
             changed[name] = _read(name, text, defaults[name])
         return cls(**changed)
 
