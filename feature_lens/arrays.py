@@ -15,6 +15,7 @@ from feature_lens.errors import ExamplesError, in_brief
 
 Array = npt.NDArray[Any]
 MOST_TEXT: Final = 1 << 16  # bytes of one text in a file; all texts of a data set take as much room as the longest
+MOST_TEXTS: Final = 64 << 20  # bytes of all texts of a data set, so counted, where some are long
 LARGEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 

@@ -10,18 +10,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.arrays import MOST_TEXT, Array, array_of, finite_rows, require_storable, some_of, stacked
+from feature_lens.arrays import MOST_TEXT, MOST_TEXTS, Array, array_of, finite_rows, require_storable, some_of, stacked
 from feature_lens.concepts import Concept, as_concepts
 from feature_lens.errors import ExamplesError, FeatureLensError, SettingsError, in_brief
 from feature_lens.labels import read_targets
 from feature_lens.modality import Column as Column
 from feature_lens.modality import Kind, chosen_modality
 from feature_lens.modality import Modality as Modality
+
+# In a file every id takes the room of the longest; of so many bytes there may be any number.
+_LONG_ID: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -266,10 +269,13 @@ def _ids(ids: Any, n: int) -> Array:
     if array.dtype.kind == "U":
         for text in array.tolist():
             require_storable(text, "of the ids")
-            if len(text.encode()) > MOST_TEXT:
-                raise ExamplesError(
-                    f"An id takes at most {MOST_TEXT:,} bytes, but '{text[:20]}...' takes {len(text.encode()):,}; shorten it."
-                )
+        longest = max((text.encode() for text in array.tolist()), key=len)
+        most = MOST_TEXT if len(longest) * n <= MOST_TEXTS else _LONG_ID
+        if len(longest) > most:
+            raise ExamplesError(
+                f"An id takes at most {most:,} bytes among {n:,}, but '{longest[:20].decode(errors='ignore')}...' takes "
+                f"{len(longest):,}; shorten it."
+            )
     unique, counts = np.unique(array, return_counts=True)
     if len(unique) < n:
         raise ExamplesError(

@@ -349,5 +349,10 @@ def test_text_that_no_file_can_hold_is_refused_at_once(text: str) -> None:
 
 def test_an_id_longer_than_a_file_takes_is_refused_at_once() -> None:
     assert Examples.from_arrays(X[:2], ids=["ß" * 32_768, "b"]).ids[1] == "b"
-    with pytest.raises(ExamplesError, match=r"An id takes at most 65,536 bytes, but 'ßßß.*' takes 65,538; shorten it"):
+    with pytest.raises(
+        ExamplesError, match=r"An id takes at most 65,536 bytes among 2, but 'ßßß.*' takes 65,538; shorten"
+    ):
         Examples.from_arrays(X[:2], ids=["ß" * 32_769, "b"])
+    many = ["a" * 1100, *map(str, range(70_000))]
+    with pytest.raises(ExamplesError, match=r"at most 1,024 bytes among 70,001, but 'aaa.*' takes 1,100; shorten it"):
+        Examples.from_arrays(np.zeros((len(many), 1)), ids=many)

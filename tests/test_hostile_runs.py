@@ -276,6 +276,18 @@ def test_data_sets_take_no_more_room_than_their_file_has() -> None:
         whole.own().take("'b'", 60)
 
 
+def test_texts_take_no_more_than_such_a_file_can_be_meant_to_hold(whole: bytes, tmp_path: Path) -> None:
+    def wide(file: h5py.File) -> None:
+        file["tables/figures"].attrs["columns"] = '["a"]'
+        for number in range(4):
+            del file[f"tables/figures/{number}"]
+        packed = file["tables/figures"].create_dataset("0", (2000,), "S65000", chunks=(16,), compression="gzip")
+        packed[:] = np.full(2000, b"a" * 65_000)
+
+    with pytest.raises(RunError, match="claims 130 MB of text, more than a file of its size holds"):
+        RunFile(_written(tmp_path / "run.h5", whole, wide))
+
+
 def test_numbers_and_filters_of_any_machine_are_read_alike(whole: bytes, tmp_path: Path) -> None:
     def rewritten(file: h5py.File) -> None:
         values = file["sets/all/values"][()]

@@ -9,13 +9,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from feature_lens.arrays import MOST_TEXT
+from feature_lens.arrays import MOST_TEXT, MOST_TEXTS
 from feature_lens.errors import RunError
 from feature_lens.store import schema
 from feature_lens.store.bounds import check_bounds
 
 CHUNK_BYTES: Final = 1 << 20
 PLAIN_BYTES: Final = 2048  # up to here the index of a compressed data set is larger than what compression saves
+
+# Of a file's size, what texts may take that are longer than `MOST_TEXTS`: a packed file may say a letter a million times.
+_TEXT_SHARE: Final = 64
 
 
 class Letters(dict[str, int]):
@@ -24,12 +27,13 @@ class Letters(dict[str, int]):
     def __init__(self, room: int | None = None) -> None:
         super().__init__()
         self._room = [room]
+        self._texts = None if room is None else max(MOST_TEXTS, _TEXT_SHARE * room)
 
     def own(self, *letters: str) -> Letters:
         """The same for one part of the file, whose letters are its own: all known ones, or only those that are named."""
         made = Letters()
         made.update({letter: self[letter] for letter in letters or self})
-        made._room = self._room
+        made._room, made._texts = self._room, self._texts
         return made
 
     def take(self, where: str, size: int) -> None:
@@ -40,6 +44,14 @@ class Letters(dict[str, int]):
         if size > room:
             raise RunError(f"'{where}' takes more room than there is in the file; make the run again.")
         self._room[0] = room - size
+
+    def take_text(self, where: str, size: int) -> None:
+        """Raise RunError where texts take more than such a file can be meant to hold: they are unpacked, read one by one
+        and kept in four bytes a letter."""
+        if self._texts is not None and size > self._texts:
+            raise RunError(
+                f"'{where}' claims {size / 1e6:,.0f} MB of text, more than a file of its size holds; make the run again."
+            )
 
 
 def json_text(value: Any) -> str:

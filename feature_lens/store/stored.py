@@ -191,6 +191,8 @@ def _check_data(dataset: Any, where: str, element: schema.Element, sizes: Letter
     sizes.take(where, held)
     if claimed > PLAIN_BYTES + _MOST_PACKED * held:
         raise RunError(f"'{where}' claims more numbers than it holds; make the run again.")
+    if kind.kind == "S":
+        sizes.take_text(where, claimed)
     check_shape(where, shape, element.dims, sizes)
     if made.get_layout() == h5py.h5d.CHUNKED:
         filters = [made.get_filter(place)[0] for place in range(made.get_nfilters())]
